@@ -1,0 +1,37 @@
+"""Clouds that pods can be rented from: an explicit table, name → the resource classes of that cloud.
+
+Used by the components. A row is loaded when asked for, so that clients of one provider's API do not import Pulumi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from podfleet.providers.runpod.guard import Guard
+    from podfleet.providers.runpod.pod import Pod
+    from podfleet.providers.runpod.reachable import PodReachable
+    from podfleet.providers.runpod.secret import Secret
+    from podfleet.providers.runpod.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """The resource classes of one cloud."""
+
+    pod: type[Pod]
+    guard: type[Guard]
+    sweep: type[Sweep]
+    reachable: type[PodReachable]
+    secret: type[Secret]
+
+
+def _runpod() -> Provider:
+    from podfleet.providers.runpod import guard, pod, reachable, secret, sweep  # noqa: PLC0415  (lazy on purpose)
+
+    return Provider(pod.Pod, guard.Guard, sweep.Sweep, reachable.PodReachable, secret.Secret)
+
+
+PROVIDERS: Mapping[str, Callable[[], Provider]] = {"runpod": _runpod}
