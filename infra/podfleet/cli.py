@@ -1,0 +1,187 @@
+"""The command `podfleet`: data on stdout, progress and errors on stderr, exit code 2 for bad input.
+
+Each command is a few lines over `workspace`, `deploy`, `reconciler` and the provider's client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from podfleet.errors import ConfigError, PodfleetError
+from podfleet.workspace import Workspace, environment, find, prepare
+
+app = typer.Typer(
+    help="A GPU transcription fleet as code.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+StackName = Annotated[str, typer.Argument(metavar="STACK", help="a stack in stacks/, for example local")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable, on stdout")]
+
+
+@app.callback()
+def _options(log_json: Annotated[bool, typer.Option(help="log events as JSON", envvar="PODFLEET_LOG_JSON")] = False) -> None:
+    from podfleet import logs  # noqa: PLC0415  commands start fast: heavy imports happen where they are needed
+
+    logs.configure(as_json=log_json)
+
+
+@app.command()
+def env(stack: StackName) -> None:
+    """Print the environment of a stack: `eval "$(podfleet env local)"`; makes its uid and SSH key when it has none."""
+    workspace = find(stack, Path.cwd())
+    for name, value in sorted(prepare(workspace, os.environ).items()):
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def preview(stack: StackName) -> None:
+    """Check the config, then show what `up` would change, with dollars per hour now and then."""
+    _deployment(_ready(stack)).preview()
+
+
+@app.command()
+def up(stack: StackName) -> None:
+    """Check the config, then bring the fleet to what the stack file wants."""
+    _deployment(_ready(stack)).up()
+
+
+@app.command()
+def destroy(stack: StackName) -> None:
+    """Drain and end every pod of the stack, then remove its keys and secrets."""
+    _deployment(_ready(stack)).destroy()
+
+
+@app.command()
+def scale(stack: StackName, pods: Annotated[int, typer.Argument(min=0)]) -> None:
+    """Set the size by hand; fewer pods: idle ones go first."""
+    workspace = _ready(stack)
+    config = workspace.config()
+    if pods > config.max_pods:
+        raise ConfigError([f"podfleet:pods: {pods} is more than podfleet:maxPods ({config.max_pods})"])
+    deployment = _deployment(workspace)
+    slots = _chosen_slots(workspace, pods)
+    deployment.set_size(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
+    deployment.up()
+
+
+@app.command()
+def reconcile(
+    stack: StackName,
+    once: Annotated[bool, typer.Option("--once", help="one round, for cron and CI")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the decision, change nothing")] = False,
+) -> None:
+    """Size the fleet from the queue: observe, decide, write the stack's config, `up`."""
+    if once == dry_run:
+        raise ConfigError(["reconcile: give --once or --dry-run"])
+    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
+    from podfleet.reconciler import tick  # noqa: PLC0415
+    from podfleet.signals.queue import QueueSignal  # noqa: PLC0415
+
+    workspace = _ready(stack)
+    config = workspace.config()
+    deployment = _deployment(workspace)
+    with RunPodClient.from_environment(_full(workspace)) as cloud, QueueSignal(config.queue_url) as queue:
+        decision = tick(
+            config,
+            project=workspace.project,
+            stack=stack,
+            deployment=deployment,
+            cloud=cloud,
+            queue=queue,
+            now_s=time.time(),
+            dry_run=dry_run,
+        )
+    print(decision.reason)
+
+
+@app.command()
+def why(stack: StackName) -> None:
+    """Explain the size of the fleet in one sentence."""
+    config = find(stack, Path.cwd()).config()
+    print(config.decision or f"{config.pods} pods: podfleet:pods says so; the reconciler has not decided yet")
+
+
+@app.command()
+def status(stack: StackName, as_json: AsJson = False) -> None:
+    """The stack's pods as the cloud lists them now, and what they cost."""
+    from podfleet.podspec import name_prefix  # noqa: PLC0415
+    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
+    from podfleet.tables import fleet_rows, show  # noqa: PLC0415
+
+    workspace = find(stack, Path.cwd())
+    config = workspace.config()
+    with RunPodClient.from_environment(_full(workspace)) as cloud:
+        rows = fleet_rows(cloud.list_pods(), uid=config.uid, prefix=name_prefix(workspace.project, stack))
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        show(rows)
+
+
+@app.command()
+def steps(stack: StackName) -> None:
+    """Print the bootstrap steps of a pod as a shell script."""
+    from podfleet.bootstrap import script  # noqa: PLC0415
+
+    print(script(find(stack, Path.cwd()).config(), name="NAME-OF-THE-POD"), end="")
+
+
+@app.command()
+def policy(stack: StackName) -> None:
+    """Print the tailnet policy that the fleet needs, for `acl: none`."""
+    from podfleet.acl import document  # noqa: PLC0415
+
+    print(document(server_port=find(stack, Path.cwd()).config().server_port), end="")
+
+
+def _ready(stack: str) -> Workspace:
+    """The workspace, with its config checked and its uid and key made: nothing has been changed in the cloud yet."""
+    workspace = find(stack, Path.cwd())
+    prepare(workspace, os.environ)
+    workspace.config()
+    return workspace
+
+
+def _full(workspace: Workspace) -> dict[str, str]:
+    return {**os.environ, **environment(workspace, os.environ)}
+
+
+def _deployment(workspace: Workspace):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from podfleet.deploy import Deployment  # noqa: PLC0415
+
+    return Deployment(workspace, _full(workspace), show=lambda text: print(text, end="", file=sys.stderr))
+
+
+def _chosen_slots(workspace: Workspace, pods: int) -> tuple[str, ...]:
+    from podfleet.podspec import name_prefix  # noqa: PLC0415
+    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
+    from podfleet.reconciler import observe  # noqa: PLC0415
+    from podfleet.scaling import idle_first  # noqa: PLC0415
+    from podfleet.signals.queue import QueueSignal  # noqa: PLC0415
+
+    config = workspace.config()
+    prefix = name_prefix(workspace.project, workspace.stack)
+    with RunPodClient.from_environment(_full(workspace)) as cloud, QueueSignal(config.queue_url) as queue:
+        seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=time.time())
+    return idle_first(pods, seen.fleet)
+
+
+def main() -> None:
+    """Entry point. Errors are one line each; a traceback is a bug."""
+    try:
+        app()
+    except PodfleetError as error:
+        for line in str(error).splitlines():
+            print(f"podfleet: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

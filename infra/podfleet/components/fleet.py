@@ -1,0 +1,74 @@
+"""The named slots between Guard and Sweep, with the price in the plan."""
+
+from __future__ import annotations
+
+import pulumi
+
+from podfleet.components.pod import FleetPod
+from podfleet.components.program import Stack
+from podfleet.components.tailnet import Tailnet
+from podfleet.placement import Quote, quote
+from podfleet.podspec import pod_spec, remote_name
+from podfleet.providers.runpod.guard import Guard, GuardArgs
+from podfleet.providers.runpod.prices import offers_and_running
+from podfleet.providers.runpod.sweep import Sweep, SweepArgs
+
+
+class Fleet(pulumi.ComponentResource):
+    """Guard → pods → Sweep. Guard comes first and is deleted last; every pod depends on it."""
+
+    def __init__(
+        self, name: str, stack: Stack, *, tailnet: Tailnet, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("podfleet:index:Fleet", name, None, opts)
+        config, spec = stack.config, pod_spec(stack.config)
+        self.slots = list(config.wanted_slots)
+        wanted = [remote_name(stack.prefix, slot, config.uid, spec) for slot in self.slots]
+        self.plan = _plan(stack, wanted)
+        pulumi.log.info(f"price: {self.plan}", self)
+
+        guard = Guard(
+            "guard",
+            GuardArgs(uid=config.uid, prefix=stack.prefix, wanted=wanted, adopt=config.adopt),
+            pulumi.ResourceOptions(parent=self, depends_on=[tailnet.secret] if tailnet.secret else []),
+        )
+        child = pulumi.ResourceOptions(parent=self)
+        slots = {
+            slot: FleetPod(slot, stack, tailnet_secret=tailnet.secret_name, after=guard, opts=child)
+            for slot in self.slots
+        }
+        pods = [slot.pod for slot in slots.values()]
+        Sweep(
+            "sweep",
+            SweepArgs(
+                uid=config.uid,
+                prefix=stack.prefix,
+                wanted=wanted,
+                pods=[pod.id for pod in pods],
+                generation=guard.generation,
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[guard, *pods]),
+        )
+        self.generation = guard.generation
+        self.pod_ids = {slot: part.pod.id for slot, part in slots.items()}
+        self.addresses = {slot: part.address for slot, part in slots.items()}
+        self.usd_per_hour = pulumi.Output.all(*(pod.cost_usd_per_hr for pod in pods)).apply(
+            lambda prices: round(sum(prices), 4)
+        )
+        self.usd_per_hour_at_most = self.plan.most_usd_per_hr
+        self.register_outputs({"slots": self.slots})
+
+
+def _plan(stack: Stack, wanted: list[str]) -> Quote:
+    """Prices of the plan: two reads, no writes."""
+    config = stack.config
+    offers, running = offers_and_running(
+        base_url=config.runpod_url, uid=config.uid, prefix=stack.prefix, cloud=config.cloud
+    )
+    return quote(
+        gpu_types=config.gpu_types,
+        offers=offers,
+        running_usd_per_hr=running,
+        wanted=wanted,
+        max_pods=config.max_pods,
+    )

@@ -1,0 +1,83 @@
+"""The engine, driven through the Automation API: preview, up, refresh, destroy, outputs, and the size in one edit.
+
+Called by the command line and the reconciler. The program is the one in `infra/`; the stack file is the checkout's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pulumi import automation as auto
+
+from podfleet.config import NAMESPACE
+from podfleet.errors import EngineError, StackLocked
+from podfleet.workspace import Workspace
+
+PARALLEL = 64
+Show = Callable[[str], None]
+
+
+class Deployment:
+    """One stack of one checkout. Methods raise EngineError; StackLocked when another update runs."""
+
+    def __init__(self, workspace: Workspace, env: Mapping[str, str], *, show: Show) -> None:
+        self._workspace = workspace
+        self._show = show
+        options = auto.LocalWorkspaceOptions(work_dir=str(workspace.project_dir), env_vars=dict(env))
+        self._stack = _guarded(
+            lambda: auto.select_stack(stack_name=workspace.stack, work_dir=str(workspace.project_dir), opts=options)
+        )
+
+    def preview(self) -> None:
+        _guarded(lambda: self._stack.preview(on_output=self._show, parallel=PARALLEL))
+
+    def up(self) -> None:
+        _guarded(lambda: self._stack.up(on_output=self._show, parallel=PARALLEL, suppress_outputs=False))
+
+    def refresh(self) -> None:
+        _guarded(lambda: self._stack.refresh(on_output=self._show, parallel=PARALLEL))
+
+    def destroy(self) -> None:
+        _guarded(lambda: self._stack.destroy(on_output=self._show, parallel=PARALLEL))
+
+    def outputs(self) -> dict[str, Any]:
+        """Plain outputs of the last update; none before the first."""
+        found = _guarded(self._stack.outputs)
+        return {key: value.value for key, value in found.items() if not value.secret}
+
+    def set_size(self, slots: Sequence[str], *, decision: str) -> None:
+        """Write `pods`, `slots` and the reason for them in one edit of the stack file."""
+        values = {
+            "pods": {"value": str(len(slots))},
+            "slots": {"value": json.dumps(list(slots)), "objectValue": list(slots)},
+            "decision": {"value": decision},
+        }
+        text = json.dumps({f"{NAMESPACE}:{key}": {**value, "secret": False} for key, value in values.items()})
+        _guarded(lambda: self._stack.workspace.set_all_config_json(self._workspace.stack, text))
+
+
+def _guarded(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except auto.ConcurrentUpdateError as error:
+        raise StackLocked(_lock_line(str(error))) from None
+    except auto.CommandError as error:
+        raise EngineError(_reasons(str(error))) from None
+
+
+def _lock_line(text: str) -> str:
+    found = re.search(r"created by (\S+) \(pid (\d+)\)(?: at (\S+))?", text)
+    holder = f" (pid {found[2]} on {found[1].split('@')[-1]})" if found else ""
+    return (
+        f"another update of this stack is running{holder}: wait for it; "
+        "if that process is dead, run `pulumi cancel --yes` and try again"
+    )
+
+
+def _reasons(text: str) -> str:
+    """The engine's error lines, each once; its whole output when it names none."""
+    lines = [line.split("error: ", 1)[1].strip() for line in text.splitlines() if "error: " in line]
+    return "\n".join(dict.fromkeys(lines)) or text.strip()

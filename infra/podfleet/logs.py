@@ -1,0 +1,22 @@
+"""Log events of the operator's side: on stderr, as lines for people or, with PODFLEET_LOG=json, as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(*, as_json: bool) -> None:
+    """Set up once, at the start of the command."""
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), renderer],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+def get_logger(name: str) -> Any:
+    """A logger for events with fields."""
+    return structlog.get_logger(name)

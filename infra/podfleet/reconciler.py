@@ -1,0 +1,92 @@
+"""Observe, decide, act: one tick of the reconciler. Called by `podfleet reconcile`.
+
+Observing includes a refresh of the state. Whatever cannot be read stops the tick before anything is touched. Every
+number comes out of `scaling.decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podfleet.logs import get_logger
+from podfleet.podspec import name_prefix, slot_of
+from podfleet.scaling import Decision, Demand, Slot, SlotState, decide, policy_of
+
+if TYPE_CHECKING:
+    from podfleet.config import PodfleetConfig
+    from podfleet.deploy import Deployment
+    from podfleet.providers.runpod.client import RunPodClient
+    from podfleet.providers.runpod.wire import Pod
+    from podfleet.signals.queue import Node, QueueSignal
+
+log = get_logger(__name__)
+BOOTING = frozenset({"PROVISIONING", "STARTING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a decision rests on."""
+
+    demand: Demand
+    fleet: tuple[Slot, ...]
+
+
+def observe(
+    config: PodfleetConfig, *, prefix: str, cloud: RunPodClient, queue: QueueSignal, now_s: float
+) -> Observation:
+    """Queue, nodes and pods as they are now. Raises SignalError or ProviderError: then nothing may change."""
+    demand = queue.demand(now_s=now_s)
+    pods = [pod for pod in cloud.list_pods() if pod.is_ours(config.uid, prefix)]
+    fleet = fleet_state(config.wanted_slots, pods, queue.nodes(), prefix=prefix)
+    return Observation(demand, fleet)
+
+
+def fleet_state(
+    slots: Iterable[str], pods: Iterable[Pod], nodes: Mapping[str, Node], *, prefix: str
+) -> tuple[Slot, ...]:
+    """The state of each wanted slot; a slot without a live pod is gone."""
+    by_slot = {slot_of(pod.name, prefix): pod for pod in pods}
+    return tuple(Slot(slot, _state(by_slot.get(slot), nodes)) for slot in slots)
+
+
+def _state(pod: Pod | None, nodes: Mapping[str, Node]) -> SlotState:
+    if pod is None or not pod.is_live:
+        return SlotState.GONE
+    node = nodes.get(pod.name)
+    if pod.status in BOOTING or node is None or not node.online:
+        return SlotState.BOOTING
+    return SlotState.IDLE if node.idle else SlotState.BUSY
+
+
+def tick(
+    config: PodfleetConfig,
+    *,
+    project: str,
+    stack: str,
+    deployment: Deployment,
+    cloud: RunPodClient,
+    queue: QueueSignal,
+    now_s: float,
+    dry_run: bool,
+) -> Decision:
+    """One round. Answers the decision; with `dry_run` nothing is changed."""
+    if not dry_run:
+        deployment.refresh()
+    seen = observe(config, prefix=name_prefix(project, stack), cloud=cloud, queue=queue, now_s=now_s)
+    decision = decide(seen.demand, seen.fleet, policy_of(config), now_s=now_s)
+    log.info(
+        "scaling.decided",
+        size_before=len(seen.fleet),
+        size=decision.size,
+        slots=list(decision.slots),
+        binding=decision.binding,
+        reason=decision.reason,
+        claimable_jobs=seen.demand.claimable_jobs,
+        running_jobs=seen.demand.running_jobs,
+    )
+    if not dry_run and decision.changes(seen.fleet):
+        deployment.set_size(decision.slots, decision=decision.reason)
+        deployment.up()
+    return decision

@@ -1,0 +1,108 @@
+"""The transcription server's queue: jobs that a node could claim now, and what the nodes hold. Called by the reconciler.
+
+Works with podfleet's own queue server and with cast2md. The number in `/api/queue/status` counts retries that wait for
+their time; `/api/queue` lists only what is due, so claimable jobs come from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from podfleet.errors import SignalError
+from podfleet.scaling import Demand
+
+TIMEOUT_S = 10.0
+M = TypeVar("M", bound=BaseModel)
+ALL_JOBS: dict[str, str | int] = {"job_type": "transcribe", "limit": 100_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A registered node. `idle`: it is online and holds no job."""
+
+    name: str
+    online: bool
+    idle: bool
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Job(_Wire):
+    status: str = "queued"
+    attempts: int = 0
+    max_attempts: int = 10
+
+
+class _Jobs(_Wire):
+    jobs: list[_Job]
+
+
+class _Counts(_Wire):
+    running: int
+
+
+class _Status(_Wire):
+    transcribe_queue: _Counts
+
+
+class _Node(_Wire):
+    name: str
+    status: str
+    current_job_id: int | None = None
+    held_jobs: int | None = None  # podfleet's queue server tells it, cast2md does not
+
+
+class _Nodes(_Wire):
+    nodes: list[_Node]
+
+
+class QueueSignal:
+    """Reads one server. Every method raises SignalError when the answer is missing or not understood."""
+
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, transport=transport)
+
+    def __enter__(self) -> QueueSignal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def demand(self, *, now_s: float) -> Demand:
+        """Claimable and running jobs, observed now."""
+        jobs = self._read("/api/queue", _Jobs, ALL_JOBS).jobs
+        claimable = sum(1 for job in jobs if job.status == "queued" and job.attempts < job.max_attempts)
+        running = self._read("/api/queue/status", _Status).transcribe_queue.running
+        return Demand(claimable_jobs=claimable, running_jobs=running, observed_at_s=now_s)
+
+    def nodes(self) -> dict[str, Node]:
+        """Registered nodes by name."""
+        found = self._read("/api/nodes", _Nodes).nodes
+        return {node.name: Node(node.name, node.status != "offline", _is_idle(node)) for node in found}
+
+    def _read(self, path: str, model: type[M], params: dict[str, str | int] | None = None) -> M:
+        try:
+            answer = self._http.get(path, params=params)
+            answer.raise_for_status()
+            return model.model_validate_json(answer.content)
+        except httpx.HTTPStatusError as error:
+            raise SignalError(f"{self._url}{path} answered {error.response.status_code}") from None
+        except httpx.HTTPError as error:
+            raise SignalError(f"{self._url}{path}: {error or type(error).__name__}") from None
+        except ValidationError as error:
+            raise SignalError(f"{self._url}{path}: not understood: {error.errors()[0]['msg']}") from None
+
+
+def _is_idle(node: _Node) -> bool:
+    held = node.held_jobs if node.held_jobs is not None else int(node.current_job_id is not None)
+    return node.status == "online" and held == 0

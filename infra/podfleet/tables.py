@@ -1,0 +1,41 @@
+"""Tables for people, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from podfleet.providers.runpod.wire import Pod
+
+COLUMNS = ("name", "id", "status", "gpu", "usd_per_hr", "created_at")
+
+
+def fleet_rows(pods: Iterable[Pod], *, uid: str, prefix: str) -> list[dict[str, Any]]:
+    """One row per pod of ours."""
+    return [
+        {
+            "name": pod.name,
+            "id": pod.id,
+            "status": pod.status,
+            "gpu": pod.gpu_id,
+            "usd_per_hr": pod.cost_usd_per_hr,
+            "created_at": pod.created_at,
+        }
+        for pod in pods
+        if pod.is_ours(uid, prefix)
+    ]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The fleet as a table, with its price."""
+    table = Table(*COLUMNS, box=None)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in COLUMNS))
+    console = Console()
+    console.print(table)
+    total = sum(row["usd_per_hr"] for row in rows)
+    console.print(f"{len(rows)} pods, ${total:.2f}/h")

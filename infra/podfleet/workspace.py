@@ -1,0 +1,179 @@
+"""A checkout and one of its stacks: where its files are, which environment the engine needs, its uid and SSH key.
+
+Called by the command line (`podfleet env` prints the environment) and by `deploy`. Which cloud, which backend and which
+Pulumi home a stack has are values in its file; nothing here depends on a stack's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from podfleet.config import NAMESPACE, PodfleetConfig, parse
+from podfleet.errors import ConfigError, EngineError
+
+STATE_FOLDER = ".podfleet"
+TOOLCHAIN = "toolchain.json"
+PRIVATE_KEY, PUBLIC_KEY, UID = "sshPrivateKey", "sshPublicKey", "uid"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A project folder (it holds Pulumi.yaml) and the name of a stack in it."""
+
+    project_dir: Path
+    stack: str
+
+    @property
+    def stack_file(self) -> Path:
+        return self.project_dir / "stacks" / f"Pulumi.{self.stack}.yaml"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.project_dir / STATE_FOLDER
+
+    @property
+    def project(self) -> str:
+        return str(yaml.safe_load((self.project_dir / "Pulumi.yaml").read_text())["name"])
+
+    def raw_config(self) -> dict[str, Any]:
+        """The stack file's values; a secret is its stand-in text, never its value."""
+        content = yaml.safe_load(self.stack_file.read_text()) or {}
+        values = content.get("config") or {}
+        return {key: "[secret]" if isinstance(value, dict) and "secure" in value else value for key, value in values.items()}
+
+    def config(self) -> PodfleetConfig:
+        """The stack's config, checked as a whole. Raises ConfigError."""
+        return parse(self.raw_config(), stack=self.stack)
+
+
+def find(stack: str, start: Path) -> Workspace:
+    """The workspace of `stack` at or above `start`. Raises ConfigError naming the stacks that exist."""
+    project_dir = next((folder for folder in (start, *start.parents) if (folder / "Pulumi.yaml").exists()), None)
+    if project_dir is None:
+        raise ConfigError([f"no Pulumi.yaml in {start} or above: run this inside a podfleet checkout"])
+    workspace = Workspace(project_dir, stack)
+    if not workspace.stack_file.exists():
+        known = sorted(path.name.split(".")[1] for path in (project_dir / "stacks").glob("Pulumi.*.yaml"))
+        raise ConfigError([f"no stack {stack!r}: stacks/ has {', '.join(known) or 'none'}"])
+    return workspace
+
+
+def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
+    """What the engine needs beyond `outer`: programs on PATH, home, backend, passphrase, credentials.
+
+    A variable that is set in `outer` already wins over what would be made here, except PATH, which is extended.
+    """
+    raw = workspace.raw_config()
+    env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if home := _value(raw, "pulumiHome"):
+        env["PULUMI_HOME"] = str(workspace.project_dir / home)
+        env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    if backend := _value(raw, "backendUrl"):
+        env["PULUMI_BACKEND_URL"] = _backend(workspace, backend)
+        if backend.startswith("file:") and "PULUMI_CONFIG_PASSPHRASE" not in outer:
+            env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(workspace))
+    if url := _value(raw, "runpodUrl"):
+        env["RUNPOD_API_BASE_URL"] = url
+    if file := _value(raw, "credentialsFile"):
+        env |= {key: value for key, value in _credentials(workspace.project_dir / file).items() if key not in outer}
+    return env
+
+
+def prepare(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
+    """Make what a stack needs once (the stack itself, its uid, its SSH key pair); answers the environment.
+
+    Idempotent. The uid is taken from the stack's file, else from its outputs, else made. Raises EngineError.
+    """
+    env = environment(workspace, outer)
+    full = {**outer, **env}
+    raw = workspace.raw_config()
+    if _run(workspace, full, "stack", "--show-name", check=False).returncode:
+        _run(workspace, full, "stack", "init", workspace.stack)
+    if not _value(raw, UID):
+        made = f"{workspace.stack}-{secrets.token_hex(4)}"
+        known = _run(workspace, full, "stack", "output", UID, check=False).stdout.strip()
+        _run(workspace, full, "config", "set", f"{NAMESPACE}:{UID}", known or made)
+    if not (_value(raw, PRIVATE_KEY) and _value(raw, PUBLIC_KEY)):
+        private, public = _key_pair(f"podfleet-{workspace.stack}")
+        _run(workspace, full, "config", "set", "--secret", f"{NAMESPACE}:{PRIVATE_KEY}", stdin=private)
+        _run(workspace, full, "config", "set", f"{NAMESPACE}:{PUBLIC_KEY}", public)
+    return env
+
+
+def _value(raw: Mapping[str, Any], key: str) -> str:
+    return str(raw.get(f"{NAMESPACE}:{key}") or "")
+
+
+def _path(workspace: Workspace, outer: Mapping[str, str]) -> str:
+    file = workspace.state_dir / TOOLCHAIN
+    ours = json.loads(file.read_text())["path"] if file.exists() else []
+    theirs = [part for part in outer.get("PATH", os.defpath).split(os.pathsep) if part not in ours]
+    return os.pathsep.join([*ours, *theirs])
+
+
+def _backend(workspace: Workspace, url: str) -> str:
+    if not url.startswith("file://") or url.startswith("file:///"):
+        return url
+    folder = workspace.project_dir / url.removeprefix("file://")
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"file://{folder}"
+
+
+def _passphrase_file(workspace: Workspace) -> Path:
+    file = workspace.state_dir / "passphrase"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(24))
+    return file
+
+
+def _credentials(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    lines = (line.strip() for line in file.read_text().splitlines())
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {key.removeprefix("export ").strip(): value.strip().strip("'\"") for key, value in pairs}
+
+
+def _key_pair(comment: str) -> tuple[str, str]:
+    """An ed25519 pair in OpenSSH's formats: private text, public line."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private.decode(), f"{public.decode()} {comment}"
+
+
+def _run(
+    workspace: Workspace, env: Mapping[str, str], *words: str, stdin: str | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    command = ["pulumi", *words, "--non-interactive", "--stack", workspace.stack]
+    if words[:2] == ("stack", "init"):
+        command = ["pulumi", *words, "--non-interactive"]
+    try:
+        done = subprocess.run(
+            command, cwd=workspace.project_dir, env=dict(env), input=stdin or "", capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise EngineError("pulumi is not on PATH: run `make setup`, or install Pulumi 3.259 or newer") from None
+    if check and done.returncode:
+        raise EngineError(f"pulumi {' '.join(words[:2])}: {_last_line(done.stderr or done.stdout)}")
+    return done
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
