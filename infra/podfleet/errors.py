@@ -2,6 +2,9 @@
 
 PodfleetError                 1  anything that podfleet itself says
 ├── ConfigError               2  what was written is wrong; nothing was changed
+├── SignalError               1  a queue, metric or log that cannot be read: hold, touch nothing
+├── EngineError               1  the Pulumi engine failed; its own error lines
+│   └── StackLocked           1  another update of the stack is running; nothing was changed
 ├── EngineGone                1  the engine that asked for a change has died; the change was not made
 ├── OtherFleetFound           1  pods that are not ours to touch, or not yet (`pods`)
 ├── StaleGeneration           1  somebody else changed the fleet since we looked; nothing was changed
@@ -34,9 +37,25 @@ class PodfleetError(Exception):
 
 
 class ConfigError(PodfleetError):
-    """Wrong config, credentials file or arguments; names the key."""
+    """Wrong config, credentials file or arguments: a line per problem, each naming its key."""
 
     exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class SignalError(PodfleetError):
+    """A signal that cannot be read. It never changes the size."""
+
+
+class EngineError(PodfleetError):
+    """The engine's own words; what it had done until then is in the state."""
+
+
+class StackLocked(EngineError):
+    """Another update holds the stack's lock."""
 
 
 class EngineGone(PodfleetError):
