@@ -132,7 +132,12 @@ class PodfleetConfig(BaseModel):
     @field_validator("slots", "gpu_types", "data_center_ids", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('has to be a list such as ["a", "b"]') from None
 
     @field_validator("slots")
     @classmethod
