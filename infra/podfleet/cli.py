@@ -10,24 +10,35 @@ import os
 import shlex
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from podfleet.errors import ConfigError, PodfleetError
 from podfleet.workspace import Workspace, environment, find, prepare
 
+if TYPE_CHECKING:
+    from podfleet.config import PodfleetConfig
+    from podfleet.deploy import Deployment
+    from podfleet.providers.runpod.client import RunpodClient
+
 app = typer.Typer(
-    help="A GPU transcription fleet as code.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="A GPU transcription fleet as code.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 StackName = Annotated[str, typer.Argument(metavar="STACK", help="a stack in stacks/, for example local")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable, on stdout")]
 
 
 @app.callback()
-def _options(log_json: Annotated[bool, typer.Option(help="log events as JSON", envvar="PODFLEET_LOG_JSON")] = False) -> None:
-    from podfleet import logs  # noqa: PLC0415  commands start fast: heavy imports happen where they are needed
+def _options(
+    log_json: Annotated[bool, typer.Option(help="log events as JSON", envvar="PODFLEET_LOG_JSON")] = False,
+) -> None:
+    from podfleet import logs
 
     logs.configure(as_json=log_json)
 
@@ -80,18 +91,16 @@ def reconcile(
     """Size the fleet from the queue: observe, decide, write the stack's config, `up`."""
     if once == dry_run:
         raise ConfigError(["reconcile: give --once or --dry-run"])
-    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
-    from podfleet.reconciler import tick  # noqa: PLC0415
-    from podfleet.signals.queue import QueueSignal  # noqa: PLC0415
+    from podfleet.reconciler import tick
+    from podfleet.signals.queue import QueueSignal
 
     workspace = _ready(stack)
     config = workspace.config()
     deployment = _deployment(workspace)
-    with RunPodClient.from_environment(_full(workspace)) as cloud, QueueSignal(config.queue_url) as queue:
+    with _cloud(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
         decision = tick(
             config,
-            project=workspace.project,
-            stack=stack,
+            prefix=workspace.prefix,
             deployment=deployment,
             cloud=cloud,
             queue=queue,
@@ -111,14 +120,12 @@ def why(stack: StackName) -> None:
 @app.command()
 def status(stack: StackName, as_json: AsJson = False) -> None:
     """The stack's pods as the cloud lists them now, and what they cost."""
-    from podfleet.podspec import name_prefix  # noqa: PLC0415
-    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
-    from podfleet.tables import fleet_rows, show  # noqa: PLC0415
+    from podfleet.tables import fleet_rows, show
 
     workspace = find(stack, Path.cwd())
     config = workspace.config()
-    with RunPodClient.from_environment(_full(workspace)) as cloud:
-        rows = fleet_rows(cloud.list_pods(), uid=config.uid, prefix=name_prefix(workspace.project, stack))
+    with _cloud(workspace, config) as cloud:
+        rows = fleet_rows(cloud.list_pods(), uid=config.uid, prefix=workspace.prefix)
     if as_json:
         print(json.dumps(rows))
     else:
@@ -128,7 +135,7 @@ def status(stack: StackName, as_json: AsJson = False) -> None:
 @app.command()
 def steps(stack: StackName) -> None:
     """Print the bootstrap steps of a pod as a shell script."""
-    from podfleet.bootstrap import script  # noqa: PLC0415
+    from podfleet.bootstrap import script
 
     print(script(find(stack, Path.cwd()).config(), name="NAME-OF-THE-POD"), end="")
 
@@ -136,7 +143,7 @@ def steps(stack: StackName) -> None:
 @app.command()
 def policy(stack: StackName) -> None:
     """Print the tailnet policy that the fleet needs, for `acl: none`."""
-    from podfleet.acl import document  # noqa: PLC0415
+    from podfleet.acl import document
 
     print(document(server_port=find(stack, Path.cwd()).config().server_port), end="")
 
@@ -153,23 +160,27 @@ def _full(workspace: Workspace) -> dict[str, str]:
     return {**os.environ, **environment(workspace, os.environ)}
 
 
-def _deployment(workspace: Workspace):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    from podfleet.deploy import Deployment  # noqa: PLC0415
+def _deployment(workspace: Workspace) -> Deployment:
+    from podfleet.deploy import Deployment
 
     return Deployment(workspace, _full(workspace), show=lambda text: print(text, end="", file=sys.stderr))
 
 
+def _cloud(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:
+    from podfleet.providers.runpod.client import RunpodClient
+    from podfleet.providers.runpod.settings import access_from
+
+    return closing(RunpodClient(access_from(_full(workspace), config.runpod_url)))
+
+
 def _chosen_slots(workspace: Workspace, pods: int) -> tuple[str, ...]:
-    from podfleet.podspec import name_prefix  # noqa: PLC0415
-    from podfleet.providers.runpod.client import RunPodClient  # noqa: PLC0415
-    from podfleet.reconciler import observe  # noqa: PLC0415
-    from podfleet.scaling import idle_first  # noqa: PLC0415
-    from podfleet.signals.queue import QueueSignal  # noqa: PLC0415
+    from podfleet.reconciler import observe
+    from podfleet.scaling import idle_first
+    from podfleet.signals.queue import QueueSignal
 
     config = workspace.config()
-    prefix = name_prefix(workspace.project, workspace.stack)
-    with RunPodClient.from_environment(_full(workspace)) as cloud, QueueSignal(config.queue_url) as queue:
-        seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=time.time())
+    with _cloud(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
+        seen = observe(config, prefix=workspace.prefix, cloud=cloud, queue=queue, now_s=time.time())
     return idle_first(pods, seen.fleet)
 
 

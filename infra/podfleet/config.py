@@ -55,13 +55,17 @@ class PodfleetConfig(BaseModel):
 
     # Size
     pods: int = _key("How many pods are wanted", seed="runpod_max_pods", default=0, ge=0, le=200)
-    slots: tuple[str, ...] = _key("Named slots, kept by the reconciler; where it disagrees with `pods`, `pods` wins", default=())
-    min_pods: int = _key("The reconciler never goes below", default=0, ge=0, le=200)
-    max_pods: int = _key(
-        "No more pods than this, whoever asks", seed="runpod_max_pods", default=3, ge=0, le=200
+    slots: tuple[str, ...] = _key(
+        "Named slots, kept by the reconciler; where it disagrees with `pods`, `pods` wins", default=()
     )
-    jobs_per_pod: int = _key("One pod for so many jobs waiting or running", seed="runpod_scale_threshold", default=4, ge=1)
-    enabled: bool = _key("`false` holds the size: the reconciler changes nothing", seed="runpod_auto_scale", default=True)
+    min_pods: int = _key("The reconciler never goes below", default=0, ge=0, le=200)
+    max_pods: int = _key("No more pods than this, whoever asks", seed="runpod_max_pods", default=3, ge=0, le=200)
+    jobs_per_pod: int = _key(
+        "One pod for so many jobs waiting or running", seed="runpod_scale_threshold", default=4, ge=1
+    )
+    enabled: bool = _key(
+        "`false` holds the size: the reconciler changes nothing", seed="runpod_auto_scale", default=True
+    )
     decision: str = _key("The reconciler's last decision, in one sentence", default="")
 
     # What a pod is
@@ -89,7 +93,12 @@ class PodfleetConfig(BaseModel):
     absence_interval_seconds: float = _key(
         "A pod is gone when two complete lists so far apart lack it", default=10, ge=0, le=120
     )
-    poll_interval_seconds: float = _key("One list of all pods per so many seconds while waiting", default=10, ge=0.1, le=120)
+    reconcile_seconds: float = _key(
+        "After a lost answer to a create: how long to look for the pod before asking again", default=60, ge=0, le=600
+    )
+    poll_interval_seconds: float = _key(
+        "One list of all pods per so many seconds while waiting", default=10, ge=0.1, le=120
+    )
     reachable_deadline_minutes: float = _key("How long a new pod may take until SSH answers", default=20, gt=0)
     adopt: bool = _key("Take over live pods of this uid that the state does not know", default=False)
 
@@ -105,7 +114,9 @@ class PodfleetConfig(BaseModel):
     queue_url: str = _key(
         "The transcription server, as the pods reach it", "update", seed="CAST2MD_SERVER_URL", pattern=r"^https?://"
     )
-    engine: str = _key("Recogniser: a name in the node's engine table", "update", seed="backend", default="pocketsphinx")
+    engine: str = _key(
+        "Recogniser: a name in the node's engine table", "update", seed="backend", default="pocketsphinx"
+    )
     model: str = _key("Model of the engine; empty: its default", "update", seed="WHISPER_MODEL", default="")
     max_runtime_minutes: float = _key(
         "Absolute lifetime of a pod, written into it at create; holds in every mode",
@@ -114,19 +125,39 @@ class PodfleetConfig(BaseModel):
         default=720,
         gt=0,
     )
-    bootstrap_deadline_minutes: float = _key("A pod that waits longer for its `start` step ends itself", "new pods", default=15, gt=0)
+    bootstrap_deadline_minutes: float = _key(
+        "A pod that waits longer for its `start` step ends itself", "new pods", default=15, gt=0
+    )
     stop_on_empty_queue: bool = _key("A pod ends itself when the queue stays empty", "update", default=True)
-    empty_queue_checks: int = _key("Empty answers in a row that count as empty", "update", seed="NODE_REQUIRED_EMPTY_CHECKS", default=2, ge=1)
-    empty_queue_wait_seconds: float = _key("Pause between them", "update", seed="NODE_EMPTY_QUEUE_WAIT", default=60, ge=0)
-    idle_timeout_minutes: float = _key("A pod without a job ends itself; 0: never", "update", seed="NODE_IDLE_TIMEOUT_MINUTES", default=10, ge=0)
+    empty_queue_checks: int = _key(
+        "Empty answers in a row that count as empty", "update", seed="NODE_REQUIRED_EMPTY_CHECKS", default=2, ge=1
+    )
+    empty_queue_wait_seconds: float = _key(
+        "Pause between them", "update", seed="NODE_EMPTY_QUEUE_WAIT", default=60, ge=0
+    )
+    idle_timeout_minutes: float = _key(
+        "A pod without a job ends itself; 0: never", "update", seed="NODE_IDLE_TIMEOUT_MINUTES", default=10, ge=0
+    )
     server_unreachable_minutes: float = _key(
-        "A pod that cannot reach the server ends itself; 0: never", "update", seed="NODE_SERVER_UNREACHABLE_MINUTES", default=5, ge=0
+        "A pod that cannot reach the server ends itself; 0: never",
+        "update",
+        seed="NODE_SERVER_UNREACHABLE_MINUTES",
+        default=5,
+        ge=0,
     )
     max_consecutive_failures: int = _key(
-        "So many failed jobs in a row end the pod; 0: never", "update", seed="NODE_MAX_CONSECUTIVE_FAILURES", default=3, ge=0
+        "So many failed jobs in a row end the pod; 0: never",
+        "update",
+        seed="NODE_MAX_CONSECUTIVE_FAILURES",
+        default=3,
+        ge=0,
     )
-    keep_alive: bool = _key("Switch these rules off, never the lifetime", "update", seed="NODE_PERSISTENT", default=False)
-    drain_deadline_seconds: float = _key("How long a pod may finish its job before it is ended", "update", default=180, ge=0)
+    keep_alive: bool = _key(
+        "Switch these rules off, never the lifetime", "update", seed="NODE_PERSISTENT", default=False
+    )
+    drain_deadline_seconds: float = _key(
+        "How long a pod may finish its job before it is ended", "update", default=180, ge=0
+    )
     metrics_port: int = _key("Port of the node's metrics; 0: any free one", "update", default=9464, ge=0, le=65535)
 
     @field_validator("slots", "gpu_types", "data_center_ids", mode="before")
@@ -217,12 +248,19 @@ def _line(detail: Any, values: Mapping[str, Any]) -> str:
 def _across(config: PodfleetConfig, stack: str) -> list[str]:
     """What no single key can say."""
     checks = (
-        (config.uid.rsplit("-", 1)[0] != stack, f"uid: {config.uid!r} belongs to another stack than {stack!r}; "
-         "remove the key from this stack's file and run `podfleet env`"),
+        (
+            config.uid.rsplit("-", 1)[0] != stack,
+            f"uid: {config.uid!r} is not of stack {stack!r}; remove it from this stack's file, run `podfleet env`",
+        ),
         (config.pods > config.max_pods, f"pods: {config.pods} is more than podfleet:maxPods ({config.max_pods})"),
-        (config.min_pods > config.max_pods, f"minPods: {config.min_pods} is more than podfleet:maxPods ({config.max_pods})"),
-        (config.bootstrap == "image" and not (config.ssh_public_key and config.ssh_private_key),
-         "sshPublicKey, podfleet:sshPrivateKey: bootstrap mode `image` needs the stack's key pair; `podfleet env` makes it"),
+        (
+            config.min_pods > config.max_pods,
+            f"minPods: {config.min_pods} is more than podfleet:maxPods ({config.max_pods})",
+        ),
+        (
+            config.bootstrap == "image" and not (config.ssh_public_key and config.ssh_private_key),
+            "sshPublicKey, podfleet:sshPrivateKey: mode `image` needs the key pair that `podfleet env` makes",
+        ),
         (config.join and not config.tailnet, "join: needs podfleet:tailnet"),
     )
     return [f"{NAMESPACE}:{text}" for wrong, text in checks if wrong]

@@ -12,7 +12,7 @@ from podfleet.config import NAMESPACE, SECRET_KEYS, PodfleetConfig
 
 HEAD = """# Stack configuration
 
-Every key of `stacks/Pulumi.<stack>.yaml`, namespace `podfleet:`. Made from the typed config by `make docs`; do not edit.
+Every key of `stacks/Pulumi.<stack>.yaml`, namespace `podfleet:`. Made by `make docs`; do not edit.
 Numbers, booleans and lists may be written as YAML or, as `pulumi config set` stores them, as text.
 
 A change of a key does to a running pod: **replace** ends it (drained first) and rents another; **update** runs the
@@ -50,7 +50,9 @@ def _type(key: str, field: FieldInfo) -> str:
         return " or ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
     if name.startswith("tuple"):
         return "list of text"
-    return {"int": "whole number", "float": "number", "bool": "`true` or `false`", "str": "text"}[field.annotation.__name__]  # type: ignore[union-attr]
+    return {"int": "whole number", "float": "number", "bool": "`true` or `false`", "str": "text"}[
+        field.annotation.__name__
+    ]  # type: ignore[union-attr]
 
 
 def _default(field: FieldInfo) -> str:

@@ -50,7 +50,7 @@ class Deployment:
 
     def set_size(self, slots: Sequence[str], *, decision: str) -> None:
         """Write `pods`, `slots` and the reason for them in one edit of the stack file."""
-        values = {
+        values: dict[str, dict[str, Any]] = {
             "pods": {"value": str(len(slots))},
             "slots": {"value": json.dumps(list(slots)), "objectValue": list(slots)},
             "decision": {"value": decision},

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podfleet.logs import get_logger
-from podfleet.podspec import name_prefix, slot_of
+from podfleet.podspec import slot_of
+from podfleet.providers.runpod.census import is_ours
 from podfleet.scaling import Decision, Demand, Slot, SlotState, decide, policy_of
 
 if TYPE_CHECKING:
     from podfleet.config import PodfleetConfig
     from podfleet.deploy import Deployment
-    from podfleet.providers.runpod.client import RunPodClient
-    from podfleet.providers.runpod.wire import Pod
+    from podfleet.providers.runpod.client import RunpodClient
+    from podfleet.providers.runpod.wire import PodView
     from podfleet.signals.queue import Node, QueueSignal
 
 log = get_logger(__name__)
@@ -34,25 +35,25 @@ class Observation:
 
 
 def observe(
-    config: PodfleetConfig, *, prefix: str, cloud: RunPodClient, queue: QueueSignal, now_s: float
+    config: PodfleetConfig, *, prefix: str, cloud: RunpodClient, queue: QueueSignal, now_s: float
 ) -> Observation:
     """Queue, nodes and pods as they are now. Raises SignalError or ProviderError: then nothing may change."""
     demand = queue.demand(now_s=now_s)
-    pods = [pod for pod in cloud.list_pods() if pod.is_ours(config.uid, prefix)]
+    pods = [pod for pod in cloud.list_pods() if is_ours(pod, uid=config.uid, prefix=prefix)]
     fleet = fleet_state(config.wanted_slots, pods, queue.nodes(), prefix=prefix)
     return Observation(demand, fleet)
 
 
 def fleet_state(
-    slots: Iterable[str], pods: Iterable[Pod], nodes: Mapping[str, Node], *, prefix: str
+    slots: Iterable[str], pods: Iterable[PodView], nodes: Mapping[str, Node], *, prefix: str
 ) -> tuple[Slot, ...]:
     """The state of each wanted slot; a slot without a live pod is gone."""
     by_slot = {slot_of(pod.name, prefix): pod for pod in pods}
     return tuple(Slot(slot, _state(by_slot.get(slot), nodes)) for slot in slots)
 
 
-def _state(pod: Pod | None, nodes: Mapping[str, Node]) -> SlotState:
-    if pod is None or not pod.is_live:
+def _state(pod: PodView | None, nodes: Mapping[str, Node]) -> SlotState:
+    if pod is None or not pod.live:
         return SlotState.GONE
     node = nodes.get(pod.name)
     if pod.status in BOOTING or node is None or not node.online:
@@ -63,10 +64,9 @@ def _state(pod: Pod | None, nodes: Mapping[str, Node]) -> SlotState:
 def tick(
     config: PodfleetConfig,
     *,
-    project: str,
-    stack: str,
+    prefix: str,
     deployment: Deployment,
-    cloud: RunPodClient,
+    cloud: RunpodClient,
     queue: QueueSignal,
     now_s: float,
     dry_run: bool,
@@ -74,7 +74,7 @@ def tick(
     """One round. Answers the decision; with `dry_run` nothing is changed."""
     if not dry_run:
         deployment.refresh()
-    seen = observe(config, prefix=name_prefix(project, stack), cloud=cloud, queue=queue, now_s=now_s)
+    seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=now_s)
     decision = decide(seen.demand, seen.fleet, policy_of(config), now_s=now_s)
     log.info(
         "scaling.decided",

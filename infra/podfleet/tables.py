@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from podfleet.providers.runpod.census import is_ours
+
 if TYPE_CHECKING:
-    from podfleet.providers.runpod.wire import Pod
+    from podfleet.providers.runpod.wire import PodView
 
-COLUMNS = ("name", "id", "status", "gpu", "usd_per_hr", "created_at")
+COLUMNS = ("name", "id", "status", "gpu", "usd_per_hr", "created_at_s")
 
 
-def fleet_rows(pods: Iterable[Pod], *, uid: str, prefix: str) -> list[dict[str, Any]]:
+def fleet_rows(pods: Iterable[PodView], *, uid: str, prefix: str) -> list[dict[str, Any]]:
     """One row per pod of ours."""
     return [
         {
             "name": pod.name,
             "id": pod.id,
             "status": pod.status,
-            "gpu": pod.gpu_id,
+            "gpu": pod.gpu,
             "usd_per_hr": pod.cost_usd_per_hr,
-            "created_at": pod.created_at,
+            "created_at_s": pod.created_at_s,
         }
         for pod in pods
-        if pod.is_ours(uid, prefix)
+        if is_ours(pod, uid=uid, prefix=prefix)
     ]
 
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from podfleet.config import NAMESPACE, PodfleetConfig, parse
 from podfleet.errors import ConfigError, EngineError
+from podfleet.podspec import name_prefix
 
 STATE_FOLDER = ".podfleet"
 TOOLCHAIN = "toolchain.json"
@@ -46,11 +47,18 @@ class Workspace:
     def project(self) -> str:
         return str(yaml.safe_load((self.project_dir / "Pulumi.yaml").read_text())["name"])
 
+    @property
+    def prefix(self) -> str:
+        """What the remote names of this stack's pods begin with."""
+        return name_prefix(self.project, self.stack)
+
     def raw_config(self) -> dict[str, Any]:
         """The stack file's values; a secret is its stand-in text, never its value."""
         content = yaml.safe_load(self.stack_file.read_text()) or {}
         values = content.get("config") or {}
-        return {key: "[secret]" if isinstance(value, dict) and "secure" in value else value for key, value in values.items()}
+        return {
+            key: "[secret]" if isinstance(value, dict) and "secure" in value else value for key, value in values.items()
+        }
 
     def config(self) -> PodfleetConfig:
         """The stack's config, checked as a whole. Raises ConfigError."""
@@ -165,7 +173,13 @@ def _run(
         command = ["pulumi", *words, "--non-interactive"]
     try:
         done = subprocess.run(
-            command, cwd=workspace.project_dir, env=dict(env), input=stdin or "", capture_output=True, text=True, check=False
+            command,
+            cwd=workspace.project_dir,
+            env=dict(env),
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise EngineError("pulumi is not on PATH: run `make setup`, or install Pulumi 3.259 or newer") from None

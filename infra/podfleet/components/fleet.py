@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pulumi
 
 from podfleet.components.pod import FleetPod
@@ -11,6 +13,7 @@ from podfleet.placement import Quote, quote
 from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.guard import Guard, GuardArgs
 from podfleet.providers.runpod.prices import offers_and_running
+from podfleet.providers.runpod.settings import access_from
 from podfleet.providers.runpod.sweep import Sweep, SweepArgs
 
 
@@ -62,9 +65,8 @@ class Fleet(pulumi.ComponentResource):
 def _plan(stack: Stack, wanted: list[str]) -> Quote:
     """Prices of the plan: two reads, no writes."""
     config = stack.config
-    offers, running = offers_and_running(
-        base_url=config.runpod_url, uid=config.uid, prefix=stack.prefix, cloud=config.cloud
-    )
+    access = access_from(os.environ, config.runpod_url)
+    offers, running = offers_and_running(access, uid=config.uid, prefix=stack.prefix, cloud=config.cloud)
     return quote(
         gpu_types=config.gpu_types,
         offers=offers,

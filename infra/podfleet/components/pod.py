@@ -19,7 +19,7 @@ DIAL_TIMEOUT_S = 10
 
 
 class FleetPod(pulumi.ComponentResource):
-    """The pod of one slot, made after Guard (`after`). `address` is `host:port` of its SSH, empty in bootstrap mode `none`."""
+    """The pod of one slot, made after Guard (`after`). `address`: `host:port` of its SSH, empty in mode `none`."""
 
     def __init__(
         self,
@@ -82,7 +82,9 @@ class FleetPod(pulumi.ComponentResource):
                         depends_on=before,
                         deleted_with=self.pod,
                         delete_before_replace=True,
-                        custom_timeouts=pulumi.CustomTimeouts(create=f"{step.timeout_s + DIAL_TRIES * DIAL_TIMEOUT_S:.0f}s"),
+                        custom_timeouts=pulumi.CustomTimeouts(
+                            create=f"{step.timeout_s + DIAL_TRIES * DIAL_TIMEOUT_S:.0f}s"
+                        ),
                     ),
                 )
             ]

@@ -1,4 +1,4 @@
-"""The transcription server's queue: jobs that a node could claim now, and what the nodes hold. Called by the reconciler.
+"""The transcription server's queue: jobs that could be claimed now, and what the nodes hold. Called by the reconciler.
 
 Works with podfleet's own queue server and with cast2md. The number in `/api/queue/status` counts retries that wait for
 their time; `/api/queue` lists only what is due, so claimable jobs come from there.

@@ -51,7 +51,7 @@ def test_all_problems_at_once_each_naming_its_key() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"uid": "prod-0a1b2c3d"}, "belongs to another stack"),
+        ({"uid": "prod-0a1b2c3d"}, "is not of stack"),
         ({"uid": None}, "podfleet env"),
         ({"pods": "5"}, "podfleet:maxPods (3)"),
         ({"minPods": "9", "maxPods": "3"}, "minPods"),
