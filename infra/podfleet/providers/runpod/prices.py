@@ -17,6 +17,9 @@ def offers_and_running(access: Access, *, uid: str, prefix: str, cloud: str) -> 
     Raises ProviderError.
     """
     with closing(RunpodClient(access)) as client:
-        offers = [Offer(offer.gpu, offer.usd_per_hr, offer.availability != NO_STOCK) for offer in client.gpu_offers(cloud=cloud)]
+        offers = [
+            Offer(offer.gpu, offer.usd_per_hr, offer.availability != NO_STOCK)
+            for offer in client.gpu_offers(cloud=cloud)
+        ]
         pods = [pod for pod in client.list_pods() if pod.live and is_ours(pod, uid=uid, prefix=prefix)]
     return offers, {pod.name: pod.cost_usd_per_hr for pod in pods}

@@ -1,0 +1,323 @@
+"""RunPod's REST v2 behind one typed door: a method per endpoint, typed results, typed errors.
+
+Called by the provider's core, by the reconciler and by `podfleet status|sweep`. Why it is httpx and not the SDK:
+docs/decisions/0002-own-http-client.md. Waiting for 429 and repeating reads happen here; deciding what to do after a
+create whose outcome is unknown does not: `create_pod` sends exactly one POST that the server may have carried out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import httpx
+import stamina
+from pydantic import BaseModel, ValidationError
+
+from podfleet.errors import (
+    KEY_VARIABLE,
+    ApiUnavailable,
+    AuthError,
+    IncompleteList,
+    NoBalance,
+    NoCapacity,
+    ProviderError,
+    RateLimited,
+    RequestRejected,
+)
+from podfleet.providers.runpod.clock import Clock, RealClock
+from podfleet.providers.runpod.wire import (
+    AccountSecret,
+    GpuOffer,
+    LogLine,
+    PodRequest,
+    PodView,
+    WireCatalog,
+    WirePod,
+    WirePodPage,
+    WireSecret,
+    WireSecretPage,
+    log_lines,
+)
+
+CAPACITY = re.compile(r"no (longer any )?instances|not have the resources|not enough free GPUs|enough disk space", re.I)
+POD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DEFAULT_URL = "https://api.runpod.io"
+DETAIL_CHARS = 300
+DEFAULT_RETRY_AFTER_S = 5.0
+LOG_IDLE_S = 1.0  # the stream stays open: a second without a line means that the history is through
+Model = TypeVar("Model", bound=BaseModel)
+JsonObject = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one call may take: time-outs, repeats of reads, and waiting for a rate limit."""
+
+    connect_s: float = 5.0
+    read_s: float = 30.0
+    create_read_s: float = 60.0
+    read_attempts: int = 4
+    retry_wait_s: float = 0.5
+    rate_limit_s: float = 130.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API is and who we are there. The key is in no repr."""
+
+    base_url: str = DEFAULT_URL
+    api_key: str = field(default="", repr=False)
+
+
+class RunpodClient:
+    """Thread-safe; one per process. Raises ProviderError and its kinds only."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Clock | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._access = access
+        self._clock = clock or RealClock()
+        self._patience = patience or Patience()
+        self._http = httpx.Client(
+            base_url=f"{access.base_url.rstrip('/')}/v2",
+            headers={
+                "Authorization": f"Bearer {access.api_key}",
+                "User-Agent": f"podfleet/{version('podfleet')}",
+                "Accept": "application/json, application/problem+json",
+            },
+            timeout=httpx.Timeout(self._patience.read_s, connect=self._patience.connect_s),
+            transport=transport,
+            trust_env=not _loopback(access.base_url),  # a proxy cannot reach this machine's own loopback
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Pods
+
+    def list_pods(self) -> tuple[PodView, ...]:
+        """Every pod of the account, all pages. Raises IncompleteList rather than return a part."""
+        pages = self._pages("/pods", WirePodPage, {})
+        return tuple(pod.view() for page in pages for pod in page.pods)
+
+    def create_pod(self, request: PodRequest) -> PodView:
+        """One POST. ApiUnavailable with `maybe_done` means that a pod may exist all the same."""
+        read_s = self._patience.create_read_s
+        response = self._send("POST", "/pods", json=request.body(), read_s=read_s)
+        return _parse(response, WirePod).view()
+
+    def delete_pod(self, pod_id: str) -> bool:
+        """Ask for its end; False where the API knows no such pod. Neither answer proves that it is gone."""
+        return self._delete(f"/pods/{_checked(pod_id)}")
+
+    def pod_logs(
+        self, pod_id: str, *, source: str = "container", tail: int = 100, wait_s: float = 5.0
+    ) -> list[LogLine]:
+        """The last `tail` lines. Ends when the stream is silent for a second, or after `wait_s`."""
+        path, params = f"/pods/{_checked(pod_id)}/logs", {"source": source, "tail": str(tail)}
+        found: list[LogLine] = []
+        end_s = self._clock.monotonic_s() + wait_s
+        timeout = httpx.Timeout(LOG_IDLE_S, connect=self._patience.connect_s)
+        headers = {"Accept": "text/event-stream"}
+        try:
+            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                    raise self._error(response)
+                found.extend(log_lines(self._until(response, end_s)))
+        except httpx.ReadTimeout:
+            pass  # what was read until then is in `found`
+        except httpx.HTTPError as error:
+            raise _unreachable("GET", path, error) from error
+        return found
+
+    def _until(self, response: httpx.Response, end_s: float) -> Iterator[str]:
+        for line in response.iter_lines():
+            yield line
+            if self._clock.monotonic_s() >= end_s:
+                return
+
+    # Catalogue and account secrets
+
+    def gpu_offers(self, *, cloud: str, min_cuda_version: str = "") -> tuple[GpuOffer, ...]:
+        """Prices and stock of one cloud, as of now."""
+        params = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}
+        if min_cuda_version:
+            params["minCudaVersion"] = min_cuda_version
+        return _parse(self._read("/catalog/gpus", params), WireCatalog).offers(cloud)
+
+    def find_secret(self, name: str) -> AccountSecret | None:
+        """By exact name; the value cannot be read back."""
+        for page in self._pages("/account/secrets", WireSecretPage, {"name": name}):
+            for secret in page.secrets:
+                if secret.name == name:
+                    return AccountSecret(secret.id, secret.name)
+        return None
+
+    def create_secret(self, name: str, value: str, description: str) -> AccountSecret:
+        """RequestRejected with status 409 when the name is taken."""
+        body = {"name": name, "value": value, "description": description}
+        secret = _parse(self._send("POST", "/account/secrets", json=body), WireSecret)
+        return AccountSecret(secret.id, secret.name)
+
+    def update_secret(self, secret_id: str, value: str, description: str) -> None:
+        """Rotate the value in place: pods that refer to it are not touched."""
+        body = {"value": value, "description": description}
+        self._send("PATCH", f"/account/secrets/{_checked(secret_id)}", json=body)
+
+    def delete_secret(self, secret_id: str) -> bool:
+        """False where there is none any more."""
+        return self._delete(f"/account/secrets/{_checked(secret_id)}")
+
+    # How requests are sent
+
+    def _pages(self, path: str, model: type[Model], params: Mapping[str, str]) -> Iterator[Model]:
+        seen: set[str] = set()
+        query = dict(params)
+        while True:
+            page = _parse(self._read(path, query), model)
+            yield page
+            more = getattr(page, "pagination", None)
+            if more is None or not more.has_next_page:
+                return
+            if not more.next_cursor or more.next_cursor in seen:
+                raise IncompleteList(f"RunPod's list {path} does not end: its next page is missing or repeats itself")
+            seen.add(more.next_cursor)
+            query["cursor"] = more.next_cursor
+
+    def _read(self, path: str, params: Mapping[str, str]) -> httpx.Response:
+        return self._again(lambda: self._send("GET", path, params=params))
+
+    def _delete(self, path: str) -> bool:
+        try:
+            self._again(lambda: self._send("DELETE", path))
+        except RequestRejected as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def _again(self, call: Callable[[], httpx.Response]) -> httpx.Response:
+        """Repeat what may be repeated: reads and deletes, on 5xx and lost answers, with jitter."""
+        patience = self._patience
+        for attempt in stamina.retry_context(
+            on=ApiUnavailable,
+            attempts=patience.read_attempts,
+            timeout=None,
+            wait_initial=patience.retry_wait_s,
+            wait_jitter=patience.retry_wait_s,
+            wait_max=8 * patience.retry_wait_s,
+        ):
+            with attempt:
+                return call()
+        raise AssertionError("unreachable: stamina returns or raises")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: JsonObject | None = None,
+        read_s: float | None = None,
+    ) -> httpx.Response:
+        """One request, and again only where the server has said that it did not look at it (429)."""
+        if not self._access.api_key:
+            raise AuthError(f"{KEY_VARIABLE} is empty")
+        timeout = httpx.Timeout(read_s or self._patience.read_s, connect=self._patience.connect_s)
+        give_up_s = self._clock.monotonic_s() + self._patience.rate_limit_s
+        while True:
+            try:
+                response = self._http.request(method, path, params=params, json=json, timeout=timeout)
+            except httpx.HTTPError as error:
+                raise _unreachable(method, path, error) from error
+            if response.is_success:
+                return response
+            failure = self._error(response)
+            if not isinstance(failure, RateLimited) or self._clock.monotonic_s() + failure.retry_in_s > give_up_s:
+                raise failure
+            self._clock.sleep(failure.retry_in_s)
+
+    def _error(self, response: httpx.Response) -> ProviderError:
+        status, request_id = response.status_code, response.headers.get("x-request-id", "")
+        detail = _detail(response, hide=self._access.api_key)
+        said = f"RunPod says {status}: {detail}" + (f" (request {request_id})" if request_id else "")
+        if status == httpx.codes.UNAUTHORIZED:
+            return AuthError(f"401 {detail}" + (f" (request {request_id})" if request_id else ""))
+        if status == httpx.codes.PAYMENT_REQUIRED:
+            return NoBalance(said)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            return RateLimited(said, retry_in_s=_retry_after_s(response))
+        if status == httpx.codes.BAD_REQUEST and CAPACITY.search(detail):
+            return NoCapacity(said)
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            return ApiUnavailable(said, request_id=request_id)
+        return RequestRejected(said, status=status, request_id=request_id)
+
+
+def _parse(response: httpx.Response, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        request_id = response.headers.get("x-request-id", "")
+        where = ", ".join(sorted({".".join(map(str, problem["loc"])) or "body" for problem in error.errors()})[:3])
+        text = f"RunPod's answer to {response.request.method} {response.request.url.path} cannot be read ({where})"
+        raise ApiUnavailable(f"{text} (request {request_id})", request_id=request_id) from None
+
+
+def _unreachable(method: str, path: str, error: httpx.HTTPError) -> ApiUnavailable:
+    """Only a connection that was never made proves that nothing was done."""
+    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    reason = str(error) or type(error).__name__
+    return ApiUnavailable(f"no answer from RunPod to {method} {path}: {reason}", maybe_done=not never_sent)
+
+
+def _detail(response: httpx.Response, *, hide: str) -> str:
+    """The problem's own words on one line, without the key should the server repeat it."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict):
+        errors = problem.get("errors")
+        parts = [str(problem.get("detail") or problem.get("title") or ""), *map(str, errors or [])]
+        text = "; ".join(part for part in parts if part)
+    else:
+        text = ""
+    text = " ".join((text or response.reason_phrase or "no details").split())
+    if hide:
+        text = text.replace(hide, "***")
+    return text[:DETAIL_CHARS]
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return DEFAULT_RETRY_AFTER_S
+
+
+def _checked(identifier: str) -> str:
+    """Ids go into paths: nothing but id characters may."""
+    if not POD_ID.fullmatch(identifier):
+        raise RequestRejected(f"not an id: {identifier!r}", status=0)
+    return identifier
+
+
+def _loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

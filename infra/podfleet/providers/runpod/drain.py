@@ -1,0 +1,133 @@
+"""One drain for many pods at once: each is told over SSH to stop claiming and to finish, all under one deadline.
+
+Called before pods are ended (`ending`). A pod that cannot be told, because it never booted, has no sshd, shows another
+host key or we have no key, is not waited for: the SIGTERM of its end makes the node release what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podfleet.errors import ProviderError
+from podfleet.providers.runpod.wire import LogLine, PodView, SshAddress
+from podfleet_node.schemas import HOST_KEY_LINE
+
+if TYPE_CHECKING:
+    import asyncssh
+
+CONNECT_S = 5.0  # a pod whose node never started must not hold up the others
+RELEASE_S = 10.0  # what the node may take after its own deadline to give back the rest
+LOG_TAIL = 5000  # the host key is printed at the start: behind it may lie hours of work
+LOG_READERS = 8
+RESULTS = {0: "drained", 3: "deadline passed", 4: "no node running"}
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOutcome:
+    """What happened to one pod; `told` is False where only the SIGTERM of its end will speak to it."""
+
+    pod_id: str
+    told: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    pod_id: str
+    address: SshAddress
+    host_key: str
+
+
+ReadLogs = Callable[[str, int], list[LogLine]]
+
+
+class Drain:
+    """Tells pods to drain. Never raises because of a pod: the end follows in any case."""
+
+    def __init__(self, read_logs: ReadLogs, *, private_key: str, deadline_s: float) -> None:
+        self._read_logs = read_logs
+        self._private_key = private_key
+        self._deadline_s = deadline_s
+
+    def run(self, pods: Sequence[PodView]) -> list[DrainOutcome]:
+        """Blocks until every pod is done or the deadline has passed; addresses are the API's, not the state's."""
+        reasons = {pod.id: self._cannot(pod) for pod in pods}
+        outcomes = [DrainOutcome(pod_id, told=False, text=reason) for pod_id, reason in reasons.items() if reason]
+        reachable = [pod for pod in pods if not reasons[pod.id]]
+        if not reachable:
+            return outcomes
+        with ThreadPoolExecutor(LOG_READERS) as readers:
+            found = list(readers.map(self._target, reachable))
+        outcomes += [target for target in found if isinstance(target, DrainOutcome)]
+        targets = [target for target in found if isinstance(target, _Target)]
+        return outcomes + (asyncio.run(self._drain_all(targets)) if targets else [])
+
+    def _cannot(self, pod: PodView) -> str:
+        if self._deadline_s <= 0:
+            return "drains are switched off"
+        if pod.status != "RUNNING":
+            return f"not running ({pod.status})"
+        if pod.ssh is None:
+            return "no SSH port"
+        return "" if self._private_key else "no SSH key in the stack config"
+
+    def _target(self, pod: PodView) -> _Target | DrainOutcome:
+        try:
+            host_key = find_host_key(self._read_logs(pod.id, LOG_TAIL))
+        except ProviderError as error:
+            return DrainOutcome(pod.id, told=False, text=f"no logs: {error}")
+        if not host_key or pod.ssh is None:
+            return DrainOutcome(pod.id, told=False, text="no host key in the log")
+        return _Target(pod.id, pod.ssh, host_key)
+
+    async def _drain_all(self, targets: Sequence[_Target]) -> list[DrainOutcome]:
+        end_s = asyncio.get_running_loop().time() + self._deadline_s
+        return list(await asyncio.gather(*(self._drain_one(target, end_s) for target in targets)))
+
+    async def _drain_one(self, target: _Target, end_s: float) -> DrainOutcome:
+        import asyncssh  # noqa: PLC0415  (half a second that a preview need not pay)
+
+        try:
+            connection = await _connect(target, self._private_key)
+            try:
+                left_s = max(0.0, end_s - asyncio.get_running_loop().time())
+                command = f"podfleet-node drain --deadline-s {math.floor(left_s)}"
+                done = await asyncio.wait_for(connection.run(command, check=False), left_s + RELEASE_S)
+            finally:
+                connection.abort()  # not close(): a host that is gone would be waited for
+        except (TimeoutError, OSError, asyncssh.Error) as error:
+            return DrainOutcome(target.pod_id, told=False, text=f"SSH: {error or type(error).__name__}")
+        except (asyncssh.KeyImportError, ValueError) as error:
+            return DrainOutcome(target.pod_id, told=False, text=f"SSH key: {error}")
+        code = done.exit_status
+        return DrainOutcome(target.pod_id, told=code in (0, 3), text=RESULTS.get(code or 0, f"exit status {code}"))
+
+
+async def _connect(target: _Target, private_key: str) -> asyncssh.SSHClientConnection:
+    import asyncssh  # noqa: PLC0415
+
+    return await asyncio.wait_for(
+        asyncssh.connect(
+            target.address.host,
+            target.address.port,
+            username=target.address.username,
+            client_keys=[asyncssh.import_private_key(private_key)],
+            known_hosts=([asyncssh.import_public_key(target.host_key)], [], []),
+            agent_path=None,
+            config=None,
+        ),
+        CONNECT_S,
+    )
+
+
+def find_host_key(lines: Sequence[LogLine]) -> str:
+    """The last host key that the entrypoint printed (a restarted container has a new one); empty if none."""
+    for line in reversed(lines):
+        if line.text.startswith(HOST_KEY_LINE):
+            return line.text.removeprefix(HOST_KEY_LINE).strip()
+    return ""

@@ -1,0 +1,93 @@
+"""How pods end: drained together, asked to end, and proven gone. Shared by Pod, Guard and Sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from podfleet.errors import ProviderError, StillThere
+from podfleet.providers.runpod.census import Census
+from podfleet.providers.runpod.clock import Clock
+from podfleet.providers.runpod.drain import DrainOutcome
+from podfleet.providers.runpod.wire import PodView
+
+log = structlog.get_logger()
+PATIENCE_S = 60.0  # how long a pod may go on being listed after its DELETE
+ASK_AGAIN_S = 5.0
+
+
+class DeletesPods(Protocol):
+    """The part of the client that is needed here."""
+
+    def delete_pod(self, pod_id: str) -> bool: ...
+
+
+class Drains(Protocol):
+    """`drain.Drain`, or none in tests."""
+
+    def run(self, pods: Sequence[PodView]) -> list[DrainOutcome]: ...
+
+
+class Watch(Protocol):
+    """`engine.EngineWatch`."""
+
+    def require(self, what: str) -> None: ...
+
+
+class Ending:
+    """Ends pods. Idempotent: an absent pod is a success."""
+
+    def __init__(self, client: DeletesPods, census: Census, drain: Drains, engine: Watch, clock: Clock) -> None:
+        self._client = client
+        self._census = census
+        self._drain = drain
+        self._engine = engine
+        self._clock = clock
+
+    def end(self, pods: Sequence[PodView], *, ids: Sequence[str] = (), why: str) -> None:
+        """End `pods` (as listed) and `ids` (not listed: asked all the same, a list may lag behind).
+
+        Returns when all are proven absent. Raises StillThere, EngineGone or what the API said; every pod has then been
+        asked to end that could be asked.
+        """
+        wanted = [pod.id for pod in pods] + list(ids)
+        if not wanted:
+            return
+        self._engine.require(f"ending {_named(wanted)}")
+        for outcome in self._drain.run(pods):
+            log.info("pod.drain", pod_id=outcome.pod_id, told=outcome.told, result=outcome.text)
+        self._engine.require(f"ending {_named(wanted)}")
+        since_s = self._clock.monotonic_s()
+        self._ask(wanted)
+        self._prove(set(wanted), since_s)
+        log.info("pods.ended", pod_ids=wanted, why=why)
+
+    def _ask(self, pod_ids: Sequence[str]) -> None:
+        errors: list[ProviderError] = []
+        for pod_id in pod_ids:
+            self._census.note_ended(pod_id)
+            try:
+                self._client.delete_pod(pod_id)
+            except ProviderError as error:  # the others cost money too: ask them first
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _prove(self, left: set[str], since_s: float) -> None:
+        give_up_s = since_s + PATIENCE_S
+        while True:
+            left -= self._census.absent(left, since_s=since_s)
+            if not left:
+                return
+            if self._clock.monotonic_s() >= give_up_s:
+                text = f"{_named(sorted(left))} still listed {PATIENCE_S:.0f} s after the end was asked for"
+                raise StillThere(f"{text}: still costs money, run `pulumi destroy` or `up` again", pod_ids=sorted(left))
+            self._clock.sleep(ASK_AGAIN_S)
+            since_s = self._clock.monotonic_s()
+            self._ask(sorted(left))
+
+
+def _named(pod_ids: Sequence[str]) -> str:
+    return f"pod{'s' if len(pod_ids) > 1 else ''} {', '.join(pod_ids)}"

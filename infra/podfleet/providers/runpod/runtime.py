@@ -1,0 +1,74 @@
+"""The parts put together, once per process and settings, and shared by all resources: one client, one census.
+
+Called by the shells (`shell.Shell.core`).
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+
+from podfleet.providers.runpod.census import Census
+from podfleet.providers.runpod.client import RunpodClient
+from podfleet.providers.runpod.clock import Clock, RealClock
+from podfleet.providers.runpod.core import PodCore, RentPolicy
+from podfleet.providers.runpod.drain import Drain
+from podfleet.providers.runpod.ending import Ending, Watch
+from podfleet.providers.runpod.engine import watch_engine
+from podfleet.providers.runpod.fleet import GuardCore, SweepCore
+from podfleet.providers.runpod.secrets import SecretCore
+from podfleet.providers.runpod.settings import ProviderSettings
+from podfleet.providers.runpod.waiting import ReachableCore
+from podfleet.providers.runpod.wire import LogLine
+
+MAX_RECONCILE_PAUSE_S = 2.0
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that a provider of ours can do."""
+
+    client: RunpodClient
+    census: Census
+    pods: PodCore
+    guard: GuardCore
+    sweep: SweepCore
+    reachable: ReachableCore
+    secrets: SecretCore
+
+
+def runtime(settings: ProviderSettings) -> Runtime:
+    """The one of this process; four worker threads may ask at the same time."""
+    with _LOCK:
+        return _runtime(settings)
+
+
+@lru_cache(maxsize=4)
+def _runtime(settings: ProviderSettings) -> Runtime:
+    clock = RealClock()
+    return build(settings, RunpodClient(settings.access, clock=clock), watch_engine(), clock)
+
+
+def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock: Clock) -> Runtime:
+    """Wire up the parts; tests bring their own client, engine and clock."""
+    census = Census(client.list_pods, looks=settings.looks, clock=clock)
+
+    def read_logs(pod_id: str, tail: int) -> list[LogLine]:
+        return client.pod_logs(pod_id, tail=tail)
+
+    drain = Drain(read_logs, private_key=settings.ssh_private_key, deadline_s=settings.drain_deadline_s)
+    ending = Ending(client, census, drain, engine, clock)
+    pause_s = min(MAX_RECONCILE_PAUSE_S, settings.poll_interval_s)
+    policy = RentPolicy(settings.reconcile_s, pause_s, settings.max_runtime_s)
+    return Runtime(
+        client=client,
+        census=census,
+        pods=PodCore(client, census, ending, engine, clock, policy),
+        guard=GuardCore(census, ending, lambda: uuid.uuid4().hex),
+        sweep=SweepCore(census, ending),
+        reachable=ReachableCore(client, census, clock),
+        secrets=SecretCore(client),
+    )

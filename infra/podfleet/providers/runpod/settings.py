@@ -1,0 +1,88 @@
+"""What the provider process needs to know, read once from the environment and the stack config.
+
+The environment goes first: `destroy` and `refresh` see the config that is saved in the state, not today's, so a
+rotated key must be able to come past it. Nothing here is a Pod input: a new budget touches no pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from podfleet.errors import KEY_VARIABLE, ConfigError
+from podfleet.providers.runpod.census import Looks
+from podfleet.providers.runpod.client import DEFAULT_URL, Access
+
+URL_VARIABLE = "RUNPOD_API_BASE_URL"
+SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
+NAMESPACE = "podfleet"
+SECONDS_PER_MINUTE = 60.0
+LOOKS_PER_POLL = 10.0
+MAX_MIN_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Frozen and hashable: one runtime per distinct settings. No repr shows a secret."""
+
+    api_key: str = field(default="", repr=False)
+    base_url: str = DEFAULT_URL
+    ssh_private_key: str = field(default="", repr=False)
+    absence_interval_s: float = 10.0
+    poll_interval_s: float = 10.0
+    reconcile_s: float = 60.0
+    drain_deadline_s: float = 180.0
+    max_runtime_s: float = 720 * SECONDS_PER_MINUTE
+
+    @property
+    def access(self) -> Access:
+        return Access(self.base_url, self.api_key)
+
+    @property
+    def looks(self) -> Looks:
+        """Lists are at least a tenth of the poll interval apart, so that a short one makes a quick census."""
+        gap_s = min(MAX_MIN_INTERVAL_S, self.poll_interval_s / LOOKS_PER_POLL)
+        return Looks(self.absence_interval_s, self.poll_interval_s, gap_s)
+
+
+def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -> ProviderSettings:
+    """`config` answers full stack config keys (`podfleet:pollIntervalSeconds`) with text or None.
+
+    Raises ConfigError naming every bad key. A missing API key is no error here: a preview needs none.
+    """
+    problems: list[str] = []
+
+    def text(key: str) -> str:
+        value = config(f"{NAMESPACE}:{key}")
+        return "" if value is None else str(value)
+
+    def number(key: str, default: float, scale: float = 1.0) -> float:
+        raw = text(key)
+        try:
+            value = float(raw) if raw else default
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            problems.append(f"{NAMESPACE}:{key} must be a number that is not negative")
+        return value * scale
+
+    settings = ProviderSettings(
+        api_key=environ.get(KEY_VARIABLE, "") or text("runpodApiKey"),
+        base_url=(environ.get(URL_VARIABLE) or text("runpodUrl") or DEFAULT_URL).rstrip("/"),
+        ssh_private_key=environ.get(SSH_KEY_VARIABLE) or text("sshPrivateKey"),
+        absence_interval_s=number("absenceIntervalSeconds", 10.0),
+        poll_interval_s=number("pollIntervalSeconds", 10.0),
+        reconcile_s=number("reconcileSeconds", 60.0),
+        drain_deadline_s=number("drainDeadlineSeconds", 180.0),
+        max_runtime_s=number("maxRuntimeMinutes", 720.0, SECONDS_PER_MINUTE),
+    )
+    if not settings.base_url.startswith(("http://", "https://")):
+        problems.append(f"{NAMESPACE}:runpodUrl must begin with http:// or https://")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return settings
+
+
+def access_from(environ: Mapping[str, str], base_url: str) -> Access:
+    """Where the API is and who we are, for callers outside the provider process: the environment, else the config."""
+    return read_settings(environ, {f"{NAMESPACE}:runpodUrl": base_url}.get).access

@@ -1,0 +1,81 @@
+"""Waiting for a pod that SSH can reach: running, port 22 mapped, host key known. The core of `reachable.PodReachable`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from podfleet.errors import PodFailed, ProviderError
+from podfleet.providers.runpod.census import Census, Snapshot
+from podfleet.providers.runpod.clock import Clock
+from podfleet.providers.runpod.drain import LOG_TAIL, find_host_key
+from podfleet.providers.runpod.wire import LogLine, PodView
+
+log = structlog.get_logger()
+SHOWN_LINES = 3
+
+
+class ReadsLogs(Protocol):
+    """The part of the client that is needed here."""
+
+    def pod_logs(self, pod_id: str, *, source: str, tail: int, wait_s: float) -> list[LogLine]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """Where to connect, and the key that must answer there (an authorized_keys line)."""
+
+    host: str
+    port: int
+    host_key: str
+
+
+class ReachableCore:
+    """All waiters share the census: one list per poll interval for the whole fleet."""
+
+    def __init__(self, client: ReadsLogs, census: Census, clock: Clock) -> None:
+        self._client = client
+        self._census = census
+        self._clock = clock
+
+    def wait(self, pod_id: str, *, deadline_s: float) -> Reachable:
+        """Raises PodFailed, with its last log lines, for a pod that has failed, is gone, or is late."""
+        started_s = self._clock.monotonic_s()
+        snapshot: Snapshot | None = None
+        status = "not listed"
+        while True:
+            snapshot = self._census.next_poll(snapshot)
+            pod = snapshot.find(pod_id)
+            if pod is None and self._census.absent([pod_id], since_s=snapshot.asked_s):
+                raise PodFailed(f"pod {pod_id} is gone: somebody ended it, or it ended itself", pod_id=pod_id)
+            if pod:
+                status = pod.status
+                if not pod.live:
+                    raise PodFailed(f"pod {pod_id} is {status}{self._last_words(pod_id)}", pod_id=pod_id)
+                if found := self._reach(pod):
+                    return found
+            if self._clock.monotonic_s() - started_s >= deadline_s:
+                late = f"pod {pod_id} could not be reached within {deadline_s:.0f} s ({status}); it still costs money"
+                raise PodFailed(f"{late}{self._last_words(pod_id)}", pod_id=pod_id)
+
+    def _reach(self, pod: PodView) -> Reachable | None:
+        if pod.status != "RUNNING" or pod.ssh is None:
+            return None
+        try:
+            lines = self._client.pod_logs(pod.id, source="container", tail=LOG_TAIL, wait_s=5.0)
+        except ProviderError as error:
+            log.warning("pod.logs_failed", pod_id=pod.id, reason=str(error))
+            return None
+        host_key = find_host_key(lines)
+        return Reachable(pod.ssh.host, pod.ssh.port, host_key) if host_key else None
+
+    def _last_words(self, pod_id: str) -> str:
+        """The end of the system log, on one line; it says why a container does not come up."""
+        try:
+            lines = self._client.pod_logs(pod_id, source="system", tail=SHOWN_LINES, wait_s=3.0)
+        except ProviderError:
+            return ""
+        text = " | ".join(line.text.strip() for line in lines[-SHOWN_LINES:])
+        return f"; its system log ends: {text}" if text else ""
