@@ -1,0 +1,137 @@
+"""`make demo`: the whole fleet on one machine, on real speech, from nothing to nothing.
+
+Starts the stand-in cloud and the queue server, queues the episodes, shows the plan with its price, brings up two
+pods, lets the reconciler raise the size, watches the transcripts arrive, destroys everything and proves that nothing
+is left. Ends with one line; exits non-zero when anything is not as it has to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from tools.demo.episodes_queue import Episodes
+from tools.demo.verdict import Verdict, leftovers, verdict
+from tools.demo.watch import Watch
+from tools.stage import CHECKOUT, PORTS, STACK, Stage, StageError, free_ports
+
+FOLDER = CHECKOUT / ".podfleet" / "demo"
+DRAIN_LIMIT_S = 900
+UP = ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", STACK]
+DESTROY = ["pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", "--stack", STACK]
+RECONCILE = [str(Path(sys.executable).parent / "podfleet"), "reconcile", STACK, "--once"]
+console = Console(highlight=False, stderr=False)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--folder", type=Path, default=FOLDER, help="where this run's state and logs are kept")
+    options.add_argument("--keep", action="store_true", help="keep the state of the run; logs are always kept")
+    chosen = options.parse_args()
+    folder = chosen.folder.resolve()
+    _clean(folder)
+    stage = Stage(folder, free_ports(PORTS))
+    try:
+        end = _play(stage)
+    except KeyboardInterrupt:
+        end = _interrupted(stage)
+    except StageError as error:
+        console.print(f"podfleet demo: {error}", style="red", markup=False)
+        end = _interrupted(stage)
+    _stop(stage)
+    if not chosen.keep:
+        shutil.rmtree(folder / "project", ignore_errors=True)
+    console.print(str(end), style="bold green" if end.good else "bold red", markup=False)
+    if not end.good:
+        console.print(f"logs: {stage.logs} and {folder / 'cloud'}", markup=False)
+    return 0 if end.good else 1
+
+
+def _play(stage: Stage) -> Verdict:
+    """The scenes, in order."""
+    _scene("1 · the stand-in cloud and the queue server, on loopback")
+    stage.lay()
+    stage.start_cloud()
+    stage.start_queue()
+    console.print(f"cloud {stage.cloud_url}   tailnet {stage.tailscale_url}   queue {stage.queue_url}")
+
+    _scene("2 · sixteen episodes of real speech")
+    episodes = Episodes.load()
+    episodes.enqueue(stage)
+    console.print(episodes.summary())
+
+    _scene("3 · the plan, with its price; then two pods")
+    _engine(stage, ["pulumi", "preview", "--non-interactive", "--stack", STACK], "preview")
+    _engine(stage, UP, "up")
+
+    _scene("4 · the reconciler sizes the fleet from the queue")
+    _engine(stage, RECONCILE, "reconcile")
+
+    _scene("5 · transcripts arrive")
+    Watch(stage, episodes, console).until_drained(limit_s=DRAIN_LIMIT_S)
+
+    _scene("6 · destroy, and look for anything left")
+    _engine(stage, DESTROY, "destroy")
+    return verdict(stage, episodes)
+
+
+def _engine(stage: Stage, command: list[str], name: str) -> None:
+    """Run a command of the engine, show its lines and keep them in a log."""
+    console.print(
+        f"$ {' '.join(Path(word).name if word.startswith('/') else word for word in command)}",
+        style="bold",
+        markup=False,
+    )
+    started_s = time.monotonic()
+    log = stage.logs / f"{name}.log"
+    with log.open("a") as file:
+
+        def show(line: str) -> None:
+            file.write(f"{line}\n")
+            if line.strip():
+                console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+
+        rc = stage.stream(command, show)
+    console.print(f"  ({time.monotonic() - started_s:.0f} s)", style="dim")
+    if rc:
+        raise StageError(f"{name} failed (exit {rc}); see {log}")
+
+
+def _interrupted(stage: Stage) -> Verdict:
+    """Ctrl-C or a failure: whatever was made is destroyed, then counted. The cloud's own end is the last fuse."""
+    console.print("cleaning up: destroying whatever was made; this takes a few seconds", style="yellow")
+    try:
+        stage.pulumi("cancel", "--yes")
+        stage.pulumi("destroy", "--yes", "--skip-preview")
+        left = leftovers(stage)
+    except (StageError, OSError, KeyError) as error:
+        left = (
+            f"what is left is not known ({error or type(error).__name__}); the stand-in cloud is stopped with its pods"
+        )
+    return Verdict(good=False, line=f"podfleet demo: interrupted · {left}")
+
+
+def _stop(stage: Stage) -> None:
+    stage.stop_queue()
+    stage.stop_cloud()
+
+
+def _clean(folder: Path) -> None:
+    """Away with the last run, ending what of it may still be alive."""
+    if (folder / "cloud").exists():
+        Stage(folder, free_ports(PORTS)).stop_cloud()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _scene(title: str) -> None:
+    console.print()
+    console.rule(title, align="left", style="cyan")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
