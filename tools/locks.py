@@ -1,7 +1,7 @@
 """The lock files: renew them (`make lock`, needs a package index), or check that they are current (no network).
 
 A lock is current when `requirements/inputs.json` holds the hash of what it was made from: the dependencies written in
-the two pyproject files, or `conformance.in`. Locks hold hashes and no index addresses, so they work behind any mirror.
+the two pyproject files, or an `.in` file. Locks hold hashes and no index addresses, so they work behind any mirror.
 Run with the environment's Python: `.venv/bin/python tools/locks.py renew|check`.
 """
 
@@ -27,6 +27,8 @@ COMPILE = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no
 OURS = ["--no-emit-package", "podfleet-node", "--no-emit-package", "podfleet"]
 SOURCES = {
     "dev.lock": [*OURS, "--group", "dev", "pyproject.toml", "node/pyproject.toml", "--extra", "demo"],
+    "node-demo.lock": ["node/pyproject.toml", "--extra", "demo"],  # the image's
+    "node-build.lock": ["requirements/node-build.in"],
     "conformance.lock": ["requirements/conformance.in"],
 }
 UV_WHEELS = (  # the platforms that a checkout can be set up on
@@ -84,6 +86,8 @@ def inputs(root: Path) -> dict[str, str]:
     """Lock name -> hash of all that it is made from; the settings of linters and tests in pyproject do not count."""
     return {
         "dev.lock": digest(*(dependencies(root / name) for name in ("pyproject.toml", "node/pyproject.toml"))),
+        "node-demo.lock": digest(dependencies(root / "node/pyproject.toml")),
+        "node-build.lock": digest(root / "requirements" / "node-build.in"),
         "conformance.lock": digest(root / "requirements" / "conformance.in"),
     }
 
