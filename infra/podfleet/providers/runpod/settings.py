@@ -67,7 +67,7 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         return value * scale
 
     settings = ProviderSettings(
-        api_key=environ.get(KEY_VARIABLE, "") or text("runpodApiKey"),
+        api_key=environ.get(KEY_VARIABLE, ""),
         base_url=(environ.get(URL_VARIABLE) or text("runpodUrl") or DEFAULT_URL).rstrip("/"),
         ssh_private_key=environ.get(SSH_KEY_VARIABLE) or text("sshPrivateKey"),
         absence_interval_s=number("absenceIntervalSeconds", 10.0),

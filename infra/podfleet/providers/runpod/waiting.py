@@ -1,4 +1,4 @@
-"""Waiting for a pod that SSH can reach: running, port 22 mapped, host key known. The core of `reachable.PodReachable`."""
+"""Waiting for a pod that SSH can reach: running, port 22 mapped, host key known. The core of `PodReachable`."""
 
 from __future__ import annotations
 
