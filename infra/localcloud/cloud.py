@@ -1,0 +1,273 @@
+"""The account: pods, stock, secrets, money. What the RunPod routes call; every verb commits before it returns.
+
+Processes start and end in the background: a create returns a pod in PROVISIONING, a delete returns while the kill
+goes on.
+"""
+
+import asyncio
+import itertools
+import os
+import secrets
+import string
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from localcloud import stock as stocks
+from localcloud.errors import Problem
+from localcloud.events import EventLog
+from localcloud.facts import Facts, SettingsPatch
+from localcloud.faults import FaultTable
+from localcloud.ledger import Bill, Ledger
+from localcloud.life import Ground, Life
+from localcloud.model import ACTIONS, Pod, PodRequest, Secret, Status
+from localcloud.podlog import PodLog
+from localcloud.stock import Stock
+
+ID_LETTERS = string.ascii_lowercase + string.digits
+LOW_MONEY_CHECK_S = 1.0
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Cloud:
+    """One account with everything in it."""
+
+    def __init__(self, folder: Path, facts: Facts, events: EventLog) -> None:
+        self.folder = folder
+        self.events = events
+        self.faults = FaultTable(events)
+        self._initial_facts = facts
+        self._serials = itertools.count(1)
+        self._lives: dict[str, Life] = {}
+        self._stops: dict[str, asyncio.Task[None]] = {}
+        self._also_reset: list[Callable[[], None]] = []
+        self._fill(facts)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", DEFAULT_PATH)])
+        self._ground = Ground(
+            facts=lambda: self.facts,
+            secret_values=lambda: {secret.name: secret.value for secret in self.secrets.values()},
+            events=events,
+            faults=self.faults,
+            path=path,
+            now_s=time.time,
+        )
+
+    def _fill(self, facts: Facts) -> None:
+        self.facts = facts
+        self.stock = Stock(facts.initial_stock())
+        self.ledger = Ledger(facts.balance_usd)
+        self.pods: dict[str, Pod] = {}
+        self.ended: dict[str, Pod] = {}
+        self.logs: dict[str, PodLog] = {}
+        self.secrets: dict[str, Secret] = {}
+
+    # -- pods -----------------------------------------------------------------------------------------------------
+    def create(self, request: PodRequest) -> Pod:
+        """Rent a pod. Problem 400 without capacity, 402 without credit."""
+        texts = self.facts.texts
+        place = stocks.place(request, self.facts)
+        now_s = time.time()
+        if self.ledger.balance_usd(now_s) < place.price_usd_per_hr * self.facts.credit_needed_hr:
+            raise Problem(402, texts.low_balance)
+        if not self.stock.take(request.gpu):
+            raise Problem(400, texts.no_capacity)
+        pod_id = "".join(secrets.choice(ID_LETTERS) for _ in range(14))
+        pod = Pod(
+            id=pod_id,
+            serial=next(self._serials),
+            request=request,
+            price_usd_per_hr=place.price_usd_per_hr,
+            data_center_id=place.data_center.id,
+            cuda_version=place.data_center.cuda_version,
+            created_at_s=now_s,
+            root=self.folder / "pods" / pod_id,
+            api_key=f"rpa_{secrets.token_hex(20).upper()}",
+        )
+        self._take_in(pod)
+        return pod
+
+    def _take_in(self, pod: Pod) -> None:
+        self.pods[pod.id] = pod
+        self.ledger.open(
+            Bill(pod.id, pod.name, pod.request.hardware(), pod.price_usd_per_hr, created_at_s=pod.created_at_s)
+        )
+        self.events.add(
+            "pod.created",
+            at_s=pod.created_at_s,
+            pod_id=pod.id,
+            name=pod.name,
+            gpu=pod.request.hardware(),
+            price_usd_per_hr=pod.price_usd_per_hr,
+            created_at=pod.created_at_s,
+        )
+        self.logs[pod.id] = PodLog(self._log_file(pod))
+        self._begin(pod)
+
+    def get(self, pod_id: str) -> Pod:
+        """A live pod; Problem 404."""
+        pod = self.pods.get(pod_id)
+        if pod is None:
+            raise Problem(404, self.facts.texts.not_found)
+        return pod
+
+    def end(self, pod_id: str, reason: str) -> None:
+        """Terminate: gone from the list and from the bill at once, killed in the background."""
+        pod = self.get(pod_id)
+        now_s = time.time()
+        if pod.status is not Status.EXITED:
+            self.stock.give_back(pod.request.gpu)
+        bill = self.ledger.bills[pod.id]
+        bill.end(now_s)
+        del self.pods[pod.id]
+        self.ended[pod.id] = pod
+        pod.status, pod.running_since_s = Status.TERMINATED, None
+        self.events.add(
+            "pod.ended",
+            at_s=now_s,
+            pod_id=pod.id,
+            name=pod.name,
+            created_at=pod.created_at_s,
+            ended_at=now_s,
+            price_usd_per_hr=pod.price_usd_per_hr,
+            usd=bill.usd(now_s),
+            reason=reason,
+        )
+        self._stop_life(pod)
+        self.logs[pod.id].add("system", "remove container")
+        self._stops[pod.id].add_done_callback(lambda _: self.logs[pod.id].close() if pod.id in self.logs else None)
+
+    def act(self, pod_id: str, action: str) -> Pod | None:
+        """start, stop, restart, terminate; Problem 409 when the pod's state does not allow it. None = terminated."""
+        pod = self.get(pod_id)
+        if action not in ACTIONS[pod.status]:
+            raise Problem(409, f"cannot {action} a pod that is {pod.status.value}")
+        if action == "terminate":
+            self.end(pod_id, "terminate")
+            return None
+        {"stop": self._stop, "start": self._start, "restart": self._restart}[action](pod)
+        return pod
+
+    def _stop(self, pod: Pod) -> None:
+        now_s = time.time()
+        self.ledger.bills[pod.id].pause(now_s)
+        self.stock.give_back(pod.request.gpu)
+        pod.status, pod.running_since_s = Status.EXITED, None
+        self.events.add("pod.stopped", at_s=now_s, pod_id=pod.id, name=pod.name)
+        self._stop_life(pod)
+
+    def _start(self, pod: Pod) -> None:
+        if pod.status is Status.EXITED and not self.stock.take(pod.request.gpu):
+            raise Problem(400, self.facts.texts.no_gpu_to_resume)
+        now_s = time.time()
+        self.ledger.bills[pod.id].resume(now_s)
+        pod.status = Status.PROVISIONING
+        self.events.add("pod.resumed", at_s=now_s, pod_id=pod.id, name=pod.name)
+        self._stop_life(pod)
+        self._begin(pod)
+
+    def _restart(self, pod: Pod) -> None:
+        pod.status = Status.STARTING
+        self._stop_life(pod)
+        self._begin(pod, boot=False)
+
+    def _begin(self, pod: Pod, *, boot: bool = True) -> None:
+        life = Life(pod, self.logs[pod.id], self._ground)
+        self._lives[pod.id] = life
+        life.begin(after=self._stops.pop(pod.id, None), boot=boot)
+
+    def _stop_life(self, pod: Pod) -> None:
+        life, earlier = self._lives.pop(pod.id, None), self._stops.get(pod.id)
+        if life:
+            life.cancel()  # at once: a step of it that is due now must not change the state just set
+            self._stops[pod.id] = asyncio.ensure_future(_stop_after(earlier, life, self.facts.grace_s))
+
+    def _log_file(self, pod: Pod) -> Path:
+        folder = self.folder / "logs"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{pod.id}.log"
+
+    # -- secrets --------------------------------------------------------------------------------------------------
+    def create_secret(self, name: str, value: str, description: str) -> Secret:
+        """Keep a secret; Problem 409 when the name is taken."""
+        if any(secret.name == name for secret in self.secrets.values()):
+            raise Problem(409, f"a secret named {name} exists already")
+        now_s = time.time()
+        secret = Secret(f"sec_{secrets.token_hex(8)}", name, value, description, now_s, now_s)
+        self.secrets[secret.id] = secret
+        self.events.add("secret.created", secret_id=secret.id, name=name)
+        return secret
+
+    def secret(self, secret_id: str) -> Secret:
+        """One secret; Problem 404."""
+        secret = self.secrets.get(secret_id)
+        if secret is None:
+            raise Problem(404, self.facts.texts.not_found)
+        return secret
+
+    def update_secret(self, secret_id: str, value: str | None, description: str | None) -> Secret:
+        """Rotate the value, or describe it anew; containers that run keep what they have."""
+        secret = self.secret(secret_id)
+        if value is not None:
+            secret.value, secret.updated_at_s = value, time.time()
+        if description is not None:
+            secret.description = description
+        self.events.add("secret.updated", secret_id=secret.id, name=secret.name, rotated=value is not None)
+        return secret
+
+    def delete_secret(self, secret_id: str) -> None:
+        """Forget it; a container that starts later and refers to it fails."""
+        secret = self.secret(secret_id)
+        del self.secrets[secret_id]
+        self.events.add("secret.deleted", secret_id=secret.id, name=secret.name)
+
+    # -- the whole ------------------------------------------------------------------------------------------------
+    def patch(self, patch: SettingsPatch) -> None:
+        """Change settings of the running cloud."""
+        changes: dict[str, Any] = patch.changes()
+        counts = changes.pop("stock", None)
+        if counts is not None:
+            unknown = [gpu_id for gpu_id in counts if self.facts.gpu(gpu_id) is None]
+            if unknown:
+                raise Problem(422, f"unknown gpu id {unknown[0]!r}", errors=[f"stock: unknown gpu id {unknown[0]!r}"])
+            self.stock.set(counts)
+        if "balance_usd" in changes:
+            self.ledger.set_balance(changes["balance_usd"], time.time())
+        self.facts = self.facts.model_copy(update=changes)
+
+    async def end_all(self, reason: str) -> None:
+        """Terminate every pod and wait until their processes are gone."""
+        for pod_id in list(self.pods):
+            self.end(pod_id, reason)
+        await asyncio.gather(*self._stops.values(), return_exceptions=True)
+        self._stops.clear()
+
+    def on_reset(self, reset: Callable[[], None]) -> None:
+        """What shall be reset with the cloud."""
+        self._also_reset.append(reset)
+
+    async def reset(self) -> None:
+        """Back to the state at start: no pods, no secrets, no faults, first settings, no history."""
+        self.faults.clear()
+        self.facts = self.facts.model_copy(update={"grace_s": 0.0})
+        await self.end_all("reset")
+        self._fill(self._initial_facts)
+        for reset in self._also_reset:
+            reset()
+        self.events.clear()
+        self.events.add("cloud.reset")
+
+    async def watch_balance(self) -> None:
+        """At balance zero everything is terminated, as the real service does."""
+        while True:
+            await asyncio.sleep(LOW_MONEY_CHECK_S)
+            if self.pods and self.ledger.balance_usd(time.time()) <= 0:
+                for pod_id in list(self.pods):
+                    self.end(pod_id, "balance")
+
+
+async def _stop_after(earlier: "asyncio.Task[None] | None", life: Life, grace_s: float) -> None:
+    if earlier:
+        await asyncio.wait([earlier])
+    await life.stop(grace_s)

@@ -1,0 +1,86 @@
+"""`/_emu/*` on the RunPod port: what happened, what it cost, what shall go wrong. For tests and tools; no key."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from localcloud import runpod_wire as wire
+from localcloud.cloud import Cloud
+from localcloud.errors import Problem
+from localcloud.facts import SettingsPatch
+from localcloud.model import Pod
+
+
+def control_routes(cloud: Cloud) -> APIRouter:
+    """Events, ledger, pods, settings, reset, faults."""
+    routes = APIRouter(prefix="/_emu")
+
+    @routes.get("/events")
+    async def events(since: int = 0) -> dict[str, Any]:
+        return {"events": cloud.events.since(since)}
+
+    @routes.get("/ledger")
+    async def ledger() -> dict[str, Any]:
+        now_s = time.time()
+        books = cloud.ledger
+        return {
+            "now": now_s,
+            "pods": books.lines(now_s),
+            "total_usd": books.total_usd(now_s),
+            "usd_per_hr": books.usd_per_hr(),
+            "balance_usd": books.balance_usd(now_s),
+        }
+
+    @routes.get("/pods")
+    async def pods() -> dict[str, Any]:
+        return {"pods": [_with_host(pod) for pod in (*cloud.ended.values(), *cloud.pods.values())]}
+
+    @routes.get("/settings")
+    async def settings() -> dict[str, Any]:
+        stock = {gpu.id: cloud.stock.free(gpu.id) for gpu in cloud.facts.gpus}
+        keys = set(SettingsPatch.model_fields) - {"stock", "balance_usd"}
+        return {**cloud.facts.model_dump(include=keys), "stock": stock}
+
+    @routes.patch("/settings")
+    async def patch_settings(body: SettingsPatch) -> dict[str, Any]:
+        cloud.patch(body)
+        return await settings()
+
+    @routes.post("/reset")
+    async def reset() -> dict[str, Any]:
+        await cloud.reset()
+        return {}
+
+    _add_fault_routes(routes, cloud)
+    return routes
+
+
+def _add_fault_routes(routes: APIRouter, cloud: Cloud) -> None:
+    table = cloud.faults
+
+    @routes.post("/faults", status_code=201)
+    async def add(body: wire.FaultBody) -> dict[str, Any]:
+        fault = body.to_fault(table.new_id())
+        table.add(fault)
+        return {"id": fault.id}
+
+    @routes.get("/faults")
+    async def faults() -> dict[str, Any]:
+        return {"faults": [wire.fault_json(fault) for fault in table.all()]}
+
+    @routes.delete("/faults/{fault_id}")
+    async def remove(fault_id: str) -> Response:
+        if not table.remove(fault_id):
+            raise Problem(404, f"no fault {fault_id}")
+        return Response(status_code=204)
+
+    @routes.delete("/faults")
+    async def clear() -> Response:
+        table.clear()
+        return Response(status_code=204)
+
+
+def _with_host(pod: Pod) -> dict[str, Any]:
+    return {**wire.pod_json(pod), "host": {"pid": pod.pid, "root": str(pod.root), "ssh_port": pod.ssh_port}}

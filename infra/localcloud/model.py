@@ -1,0 +1,117 @@
+"""What a cloud account holds: pods, what was asked for, secrets. Written by `cloud`, read by the APIs.
+
+PURE.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Status(StrEnum):
+    """RunPod's observed states."""
+
+    PROVISIONING = "PROVISIONING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    EXITED = "EXITED"
+    ERROR = "ERROR"
+    TERMINATED = "TERMINATED"
+
+
+ACTIONS: dict[Status, tuple[str, ...]] = {
+    Status.PROVISIONING: ("stop", "terminate"),
+    Status.STARTING: ("stop", "terminate"),
+    Status.RUNNING: ("stop", "restart", "terminate"),
+    Status.EXITED: ("start", "terminate"),
+    Status.ERROR: ("start", "terminate"),
+    Status.TERMINATED: (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWish:
+    """Which GPU, how many, on which hosts."""
+
+    id: str
+    count: int = 1
+    allowed_cuda_versions: tuple[str, ...] = ()
+    min_cuda_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuWish:
+    """Which CPU flavour, how big."""
+
+    id: str
+    vcpu_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodRequest:
+    """A create request, checked."""
+
+    name: str
+    image: str
+    gpu: GpuWish | None = None
+    cpu: CpuWish | None = None
+    cloud: str = "SECURE"
+    disk_gb: int = 10
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    ports: tuple[str, ...] = ()
+    args: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    data_center_ids: tuple[str, ...] = ()
+    mounts: dict[str, object] | None = None
+    global_networking: bool = False
+
+    def hardware(self) -> str:
+        """Id of the GPU type or CPU flavour."""
+        return self.gpu.id if self.gpu else self.cpu.id if self.cpu else ""
+
+    def private_ports(self, kind: str) -> list[int]:
+        """The port numbers asked for as `kind` (tcp or http)."""
+        return [int(port.split("/")[0]) for port in self.ports if port.endswith(f"/{kind}")]
+
+
+@dataclass(slots=True)
+class Pod:
+    """One rented pod, from create on; `root`, `pid` and the ports are those of its container now."""
+
+    id: str
+    serial: int
+    request: PodRequest
+    price_usd_per_hr: float
+    data_center_id: str
+    cuda_version: str
+    created_at_s: float
+    root: Path
+    api_key: str = field(repr=False)
+    status: Status = Status.PROVISIONING
+    running_since_s: float | None = None
+    pid: int | None = None
+    tcp_ports: dict[int, int] = field(default_factory=dict)
+    starts: int = 0
+
+    @property
+    def name(self) -> str:
+        """Names are not unique."""
+        return self.request.name
+
+    @property
+    def ssh_port(self) -> int | None:
+        """The mapped port of 22/tcp."""
+        return self.tcp_ports.get(22)
+
+
+@dataclass(slots=True)
+class Secret:
+    """An account secret; the value leaves it only into a container's environment."""
+
+    id: str
+    name: str
+    value: str = field(repr=False)
+    description: str
+    created_at_s: float
+    updated_at_s: float

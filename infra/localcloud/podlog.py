@@ -1,0 +1,97 @@
+"""A pod's log: container lines (its stdout and stderr) and system lines (the cloud's own), with live readers.
+
+Filled by `life`, read as server-sent events by the RunPod API; a copy goes to a file that outlives the pod.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+KEPT_LINES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line; `id` is what a reader resumes from."""
+
+    seq: int
+    at_s: float
+    source: str
+    text: str
+
+    @property
+    def ts(self) -> str:
+        """RFC 3339, microseconds."""
+        return rfc3339(self.at_s)
+
+    @property
+    def id(self) -> str:
+        """`<ts>/<seq>`."""
+        return f"{self.ts}/{self.seq}"
+
+
+def rfc3339(at_s: float) -> str:
+    """Epoch seconds as the APIs write times."""
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class PodLog:
+    """Lines of one pod over all its containers."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._lines: deque[LogLine] = deque(maxlen=KEPT_LINES)
+        self._seq = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._file: IO[str] | None = path.open("a", encoding="utf-8", errors="replace") if path else None
+
+    def add(self, source: str, text: str) -> None:
+        """Append one line; after `close` only the file gets it no more."""
+        self._seq += 1
+        line = LogLine(self._seq, time.time(), source, text)
+        self._lines.append(line)
+        if self._file:
+            self._file.write(f"{line.ts} {source} {text}\n")
+            self._file.flush()
+        self._wake()
+
+    def lines(self) -> list[LogLine]:
+        """All kept lines."""
+        return list(self._lines)
+
+    def close(self) -> None:
+        """No more lines: live readers end."""
+        self._closed = True
+        if self._file:
+            self._file.close()
+            self._file = None
+        self._wake()
+
+    async def follow(self, after_seq: int, idle_s: float) -> AsyncIterator[LogLine | None]:
+        """Lines after `after_seq` as they come, until the log is closed; None after each idle time."""
+        seen = after_seq
+        while True:
+            changed = self._changed
+            for line in [line for line in self._lines if line.seq > seen]:
+                seen = line.seq
+                yield line
+            if self._closed:
+                return
+            try:
+                await asyncio.wait_for(changed.wait(), idle_s)
+            except TimeoutError:
+                yield None
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest line."""
+        return self._seq
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,174 @@
+"""A cloud for a test: `with running(tmp_path / "cloud") as cloud: …`. For the tests of every package of this project.
+
+The daemon is a process of its own on free ports; it ends with the block, and with the test process however that ends.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from localcloud.cli import daemon_command, read_news
+from localcloud.statedir import StateDir
+
+STOP_DEADLINE_S = 15.0
+POLL_S = 0.02
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCloud:
+    """Addresses, keys, and the control routes as methods."""
+
+    folder: Path
+    pid: int
+    runpod_url: str
+    tailscale_url: str
+    api_key: str = field(repr=False)
+    tailscale_api_key: str = field(repr=False)
+    control: httpx.Client = field(repr=False)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Variables that point clients here."""
+        return {
+            "RUNPOD_API_KEY": self.api_key,
+            "RUNPOD_API_BASE_URL": self.runpod_url,
+            "TAILSCALE_API_KEY": self.tailscale_api_key,
+            "TAILSCALE_BASE_URL": self.tailscale_url,
+        }
+
+    def client(self, api_key: str | None = None) -> httpx.Client:
+        """A client with the account's key (or another one)."""
+        headers = {"Authorization": f"Bearer {api_key or self.api_key}"}
+        return httpx.Client(base_url=self.runpod_url, headers=headers, timeout=10, trust_env=False)
+
+    def events(self, kind: str | None = None, since: int = 0) -> list[dict[str, Any]]:
+        """What happened, oldest first."""
+        events = self._get("/_emu/events", params={"since": since})["events"]
+        return [event for event in events if kind in (None, event["kind"])]
+
+    def wait_for_event(self, kind: str, *, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
+        """The first event of this kind with these fields; TimeoutError when it does not come."""
+
+        def found() -> dict[str, Any] | None:
+            events = self.events(kind)
+            return next((e for e in events if all(e.get(key) == value for key, value in fields.items())), None)
+
+        return wait_until(found, timeout_s=timeout_s, what=f"event {kind} {fields}")
+
+    def ledger(self) -> dict[str, Any]:
+        """Bills, total, balance."""
+        return self._get("/_emu/ledger")
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Every pod there ever was, with `host`."""
+        pods: list[dict[str, Any]] = self._get("/_emu/pods")["pods"]
+        return pods
+
+    def live_pods(self) -> list[dict[str, Any]]:
+        """Pods that are not terminated."""
+        return [pod for pod in self.pods() if pod["status"] != "TERMINATED"]
+
+    def fault(self, op: str, action: str, phase: str = "before", **more: Any) -> str:
+        """Arm a fault; its id."""
+        answer = self.control.post("/_emu/faults", json={"op": op, "action": action, "phase": phase, **more})
+        return str(answer.raise_for_status().json()["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """All faults with their counts."""
+        faults: list[dict[str, Any]] = self._get("/_emu/faults")["faults"]
+        return faults
+
+    def release(self, fault_id: str | None = None) -> None:
+        """Disarm one fault, or all, and let go what they hold."""
+        path = f"/_emu/faults/{fault_id}" if fault_id else "/_emu/faults"
+        self.control.delete(path).raise_for_status()
+
+    def wait_for_hit(self, fault_id: str, *, hits: int = 1, timeout_s: float = 10.0) -> None:
+        """Return when a fault has hit so often."""
+
+        def hit() -> bool:
+            return any(fault["id"] == fault_id and fault["hits"] >= hits for fault in self.faults())
+
+        wait_until(hit, timeout_s=timeout_s, what=f"hit {hits} of fault {fault_id}")
+
+    def settings(self, **changes: Any) -> None:
+        """Change settings of the running cloud."""
+        self.control.patch("/_emu/settings", json=changes).raise_for_status()
+
+    def reset(self) -> None:
+        """End all pods, forget everything."""
+        self.control.post("/_emu/reset").raise_for_status()
+
+    def _get(self, path: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer = self.control.get(path, params=params).raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, runpod_port: int = 0, tailscale_port: int = 0, **settings: Any) -> Iterator[RunningCloud]:
+    """A started cloud; `settings` are keys of facts.yaml. The ports are free ones unless named (to come back to)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts_file = folder / "facts-of-test.yaml"
+    facts_file.write_text(json.dumps(settings), "utf-8")
+    command = daemon_command(folder, runpod_port, tailscale_port, facts_file)
+    state = StateDir(folder)
+    reader, writer = os.pipe()
+    with state.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "--ready-fd", str(writer), "--stop-on-stdin-eof"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writer],
+            start_new_session=True,
+        )
+    os.close(writer)
+    try:
+        news = read_news(reader, process, str(state.log))
+        with httpx.Client(base_url=news["runpod_url"], timeout=30, trust_env=False) as control:
+            keys = state.credentials()
+            yield RunningCloud(
+                folder,
+                news["pid"],
+                news["runpod_url"],
+                news["tailscale_url"],
+                keys.runpod_api_key,
+                keys.tailscale_api_key,
+                control,
+            )
+    finally:
+        _end(process)
+
+
+def wait_until(probe: Callable[[], T | None], *, timeout_s: float = 10.0, what: str = "the condition") -> T:
+    """Poll until the probe gives something true; TimeoutError names what did not come."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        found = probe()
+        if found:
+            return found
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{what} did not come within {timeout_s} s")
+        time.sleep(POLL_S)
+
+
+def _end(process: "subprocess.Popen[Any]") -> None:
+    if process.stdin:
+        process.stdin.close()
+    try:
+        process.wait(STOP_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        sys.stderr.write("localcloud did not end in time and was killed\n")
