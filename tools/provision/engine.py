@@ -199,6 +199,7 @@ def _build(places: Places, go: Path, env: dict[str, str], flags: list[str], targ
     scratch = Path(tempfile.mkdtemp(prefix="building-", dir=places.engines))
     try:
         program = scratch / "bin" / "pulumi"
+        program.parent.mkdir()
         _compile([go, "build", "-v", *flags, "-o", program, PACKAGE], env, module(places))
         sdk = run([go, "list", "-m", "-f", "{{.Dir}}", SDK], env, cwd=module(places))
         if sdk.code or not sdk.lines:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,12 +56,13 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,  # so that its children can be ended with it
     )
     ran, late = Ran(0), threading.Event()
 
     def end() -> None:
         late.set()
-        process.kill()
+        _kill(process)
 
     timer = threading.Timer(timeout_s, end) if timeout_s else None
     if timer:
@@ -70,7 +73,7 @@ def run(
             ran.lines.extend(line.rstrip("\n") for line in process.stdout)
         process.wait()
     except BaseException:
-        process.kill()
+        _kill(process)
         process.wait()
         raise
     finally:
@@ -80,7 +83,12 @@ def run(
     return ran
 
 
-@contextmanager
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
 def _ticking(lines: list[str], alive: Callable[[list[str], float], str] | None) -> Iterator[None]:
     if not alive:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         say(f"unknown argument {unknown[0]}; the only one is --venv-only")
         return 2
     start = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         places = find_places(ROOT, os.environ)
         with only_one(places.local / "set-up.lock", "the set-up of this checkout"):

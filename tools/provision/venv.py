@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def _checked(ran: Ran, what: str) -> None:
         raise Unreachable(
             "the Python package index cannot be reached: look at PIP_INDEX_URL, HTTPS_PROXY and SSL_CERT_FILE "
             f"({_cause(ran)})"
+        )
+    if built := re.search(r"Failed to build `([^`]+)`", ran.text):
+        raise SetupError(
+            f"{built[1]} is not ready-made for Python {sys.version.split()[0]} on this machine and could not be built: "
+            f"try another Python, such as `make PYTHON=python3.13` ({_cause(ran)[-200:]})"
         )
     raise SetupError(f"{what} failed: {_cause(ran)}")
 

@@ -1,0 +1,44 @@
+"""The verbs: few, each with a line of its own, none forgotten; and locks that know what they were made from."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import locks
+from setup_fakes import PROJECT
+from verbs import verbs
+
+MAKEFILE = (PROJECT / "Makefile").read_text()
+
+
+def test_every_verb_is_listed_and_they_are_few() -> None:
+    listed = [name for name, _ in verbs(MAKEFILE)]
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert phony
+    assert listed == phony[1].split()
+    assert len(listed) <= 15
+    assert {"demo", "test", "check", "bench", "chaos", "lock", "docs", "clean"} <= set(listed)
+
+
+def test_the_set_up_assumes_no_program_beyond_coreutils() -> None:
+    recipes = "\n".join(line for line in MAKEFILE.splitlines() if line.startswith("\t"))
+    assert not re.search(r"\b(sed|awk|grep|curl|find|xargs|tar|pip)\b", recipes)
+
+
+def copy_inputs(target: Path) -> Path:
+    for file in ("pyproject.toml", "node/pyproject.toml"):
+        (target / file).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / file, target / file)
+    shutil.copytree(PROJECT / "requirements", target / "requirements")
+    return target
+
+
+def test_a_new_dependency_makes_a_lock_stale_and_a_lint_setting_does_not(tmp_path: Path) -> None:
+    root = copy_inputs(tmp_path)
+    before, project = locks.inputs(root), root / "pyproject.toml"
+    project.write_text(project.read_text().replace("line-length = 120", "line-length = 100"))
+    assert locks.inputs(root) == before
+    project.write_text(project.read_text().replace("dependencies = [", 'dependencies = [\n  "left-pad",', 1))
+    assert [name for name, key in locks.inputs(root).items() if key != before[name]] == ["dev.lock"]
