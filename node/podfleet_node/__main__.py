@@ -1,0 +1,7 @@
+"""`python -m podfleet_node`: how the supervisor starts its worker."""
+
+import sys
+
+from podfleet_node.cli import main
+
+sys.exit(main())

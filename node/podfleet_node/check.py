@@ -1,0 +1,34 @@
+"""What `podfleet-node check` prints: can this pod work, and with what? Nothing heavy is imported to find out."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from podfleet_node.audio import find_decoder
+from podfleet_node.engines import ENGINES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PACKAGES = ("podfleet-node", "pocketsphinx", "av", "httpx", "anyio", "pydantic")
+
+
+def report(environ: Mapping[str, str]) -> Iterator[str]:
+    """One fact per line: `name value`."""
+    yield f"python {platform.python_version()}"
+    for package in PACKAGES:
+        yield f"{package} {_version(package)}"
+    wanted = environ.get("PODFLEET_ENGINE") or ""
+    yield f"engines {' '.join(sorted(ENGINES))}"
+    if wanted:
+        yield f"engine {wanted}{'' if wanted in ENGINES else ' (not in this pod)'}"
+    yield f"decoder {find_decoder(environ.get('PATH', '')) or 'none'}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
