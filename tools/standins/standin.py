@@ -111,10 +111,8 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         severity = engine_pb2.INFO
         self._engine.Log(engine_pb2.LogRequest(severity=severity, message=message, urn=urn, ephemeral=fleeting))
 
-    # the service; names are the engine's
-
-    def Handshake(self, request: Any, context: Any) -> Any:
-        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
+    # the service; names are the engine's. No Handshake: with one, the engine takes supportsPreview for granted
+    # and calls Create and Update in a preview
 
     def GetPluginInfo(self, request: Any, context: Any) -> Any:
         return plugin_pb2.PluginInfo(version=self.version)
