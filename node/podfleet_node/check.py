@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podfleet_node.audio import find_decoder
 from podfleet_node.engines import ENGINES
+from podfleet_node.files import read_json
+from podfleet_node.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +23,8 @@ def report(environ: Mapping[str, str]) -> Iterator[str]:
     yield f"python {platform.python_version()}"
     for package in PACKAGES:
         yield f"{package} {_version(package)}"
-    wanted = environ.get("PODFLEET_ENGINE") or ""
+    file_values = read_json(Paths(Path(environ.get("PODFLEET_ROOT") or "/")).settings_file) or {}
+    wanted = file_values.get("engine") or environ.get("PODFLEET_ENGINE") or ""
     yield f"engines {' '.join(sorted(ENGINES))}"
     if wanted:
         yield f"engine {wanted}{'' if wanted in ENGINES else ' (not in this pod)'}"

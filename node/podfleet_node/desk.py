@@ -49,6 +49,10 @@ class Bell:
         """Wake the one who waits, or the next who will."""
         self._rung.set()
 
+    def is_rung(self) -> bool:
+        """Whether the next wait will end at once."""
+        return self._rung.is_set()
+
     async def wait(self, clock: Clock, seconds: float) -> None:
         """Until rung or `seconds` later."""
         async with anyio.create_task_group() as tg:

@@ -8,13 +8,23 @@ import anyio
 import structlog
 
 from podfleet_node.audio import decode
-from podfleet_node.errors import JobLost, NodeError, NotRegistered, ServerRefused, ServerUnavailable
+from podfleet_node.errors import (
+    AudioBroken,
+    DecoderFailed,
+    JobLost,
+    NodeError,
+    NotRegistered,
+    ServerRefused,
+    ServerUnavailable,
+)
 from podfleet_node.holdings import Held, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from podfleet_node.desk import Desk
+
+STOP_GRACE_S = 0.25
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -49,9 +59,12 @@ class Prefetch:
             if not answer.has_job or answer.job_id is None:
                 desk.activity = desk.activity.empty(desk.now_s(), desk.settings.empty_queue_wait_s)
                 return None
+            desk.activity = desk.activity.claimed(desk.now_s())
+            if answer.job_id in desk.holdings:
+                log.warning("job.claimed_again", job_id=answer.job_id)  # it was taken back and is ours once more
+                return None
             job = Held(answer.job_id, title=answer.episode_title or "")
             desk.holdings.add(job)
-        desk.activity = desk.activity.claimed(desk.now_s())
         log.info("job.claimed", job_id=job.job_id, title=job.title)
         return job
 
@@ -82,7 +95,11 @@ class Prefetch:
         folder.mkdir(parents=True, exist_ok=True)
         source, target = folder / "download", folder / "audio.s16le"
         size = await self._desk.client.download(job.job_id, source)
-        job.audio_s = await decode(self._desk.decoder, source, target)
+        try:
+            job.audio_s = await decode(self._desk.decoder, source, target)
+        except (AudioBroken, DecoderFailed):
+            await self._desk.clock.sleep(STOP_GRACE_S)  # a SIGTERM to the whole group ends the decoder, too
+            raise
         source.unlink(missing_ok=True)
         job.pcm = target
         log.info("job.fetched", job_id=job.job_id, bytes=size, audio_s=round(job.audio_s, 2))

@@ -19,7 +19,7 @@ from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING, Any
 
-from podfleet_node import selfstop
+from podfleet_node import selfstop, sshd
 from podfleet_node.control import ControlServer
 from podfleet_node.farewell import say_farewell
 from podfleet_node.files import read_json
@@ -87,6 +87,7 @@ class Supervisor:
         self._drained: dict[str, Any] | None = None
         self._changed = threading.Condition()
         self._host_key_said = False
+        self._sshd: subprocess.Popen[bytes] | None = None
         self._wake_in, self._wake_out = socket.socketpair()
 
     # The life of the pod
@@ -95,6 +96,7 @@ class Supervisor:
         """Until the pod is ended from outside (0), or there is nobody to ask for its end (0, or 1 after a failure)."""
         self._listen_to_signals()
         threading.Thread(target=self._fuse, name="fuse", daemon=True).start()
+        self._sshd = sshd.start(self._environ, self._paths)
         self._say_host_key()
         say(phase_line(Phase.STARTING, "waiting for start" if not self._started else "worker"))
         control = ControlServer(self, self._paths.control_file)
@@ -106,6 +108,8 @@ class Supervisor:
             return self._loop()
         finally:
             control.close()
+            if self._sshd is not None:
+                self._sshd.terminate()
 
     def _loop(self) -> int:
         while True:

@@ -67,9 +67,8 @@ class Worker:
 
     def _fresh_activity(self) -> Activity:
         """The limits count from now: until here the node could not work. A drain that came earlier still holds."""
-        draining = self._desk.activity.draining
-        activity = Activity.started(self._desk.now_s())
-        return activity.drain() if draining else activity
+        now_s = self._desk.now_s()
+        return Activity.started(now_s).drained(now_s) if self._desk.activity.draining else Activity.started(now_s)
 
     def _sweep(self) -> None:
         """Audio of an earlier worker: its jobs are given back by the first heartbeat."""
@@ -279,10 +278,14 @@ class Worker:
 
     async def _deregister(self) -> bool:
         desk = self._desk
-        if desk.unknown_to_server or not desk.identity.node_id:
+        if not desk.identity.node_id and not desk.identity.remember():
             return True
+        nothing = HeartbeatBody(name=desk.settings.node_name, claimed_job_ids=())
         try:
+            await desk.client.heartbeat(desk.identity.node_id, nothing)  # also what an earlier worker left
             await desk.client.deregister(desk.identity.node_id)
+        except NotRegistered:
+            log.info("node.unknown")
         except NodeError as err:
             log.warning("node.deregister_unheard", error=err.reason())
             return False
