@@ -15,7 +15,7 @@ NEEDED = (3, 11)
 if sys.version_info < NEEDED:  # before any import of ours: an old Python could not even read those files
     found, needed = (f"{major}.{minor}" for major, minor in (sys.version_info[:2], NEEDED))
     sys.stderr.write(f"set-up: error: Python {needed} or newer is needed, {sys.executable} is Python {found}; ")
-    sys.stderr.write("try `make PYTHON=python3.12`\n")
+    sys.stderr.write("try `make PYTHON=python3.13`\n")
     sys.exit(2)
 
 from provision.run import main  # noqa: E402 - after the check above

@@ -23,7 +23,7 @@ SDK = "github.com/pulumi/pulumi/sdk/v3"
 # no C compiler is needed, and the result is the same with or without one
 GO_SETTINGS = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false -mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off"}
 DISK_GB, MEMORY_GB = 5.0, 2.5
-ATTEMPTS = 3
+ATTEMPTS, SOME_MODULES = 3, 2  # tried again only where some module came: a proxy that is not there stays away
 # how Go reports a module proxy that cannot be reached
 NETWORK_SIGNS = (
     "dial tcp",
@@ -223,11 +223,12 @@ def _compile(command: list[str | Path], env: dict[str, str], folder: Path) -> No
         ran = run(command, env, cwd=folder, alive=_alive)
         if ran.code == 0:
             return
-        if not (unreachable := _network_line(ran)):
+        unreachable = _network_line(ran)
+        if not unreachable or sum(map(_is_download, ran.lines)) < SOME_MODULES:
             break
         if attempt < ATTEMPTS:
             say(f"a Go module could not be fetched, trying again: {unreachable}")
-    if unreachable := _network_line(ran):
+    if unreachable:
         raise Unreachable(f"no Go module proxy can be reached: look at GOPROXY and HTTPS_PROXY ({unreachable})")
     if ran.code < 0:
         raise SetupError(f"the engine's build was ended by signal {-ran.code} (out of memory?)")

@@ -129,12 +129,8 @@ class Index:
     def __init__(self, environ: Mapping[str, str]) -> None:
         chosen = settings(environ)
         self._url = (chosen.url or default_url()).rstrip("/")
-        context = ssl.create_default_context(cafile=chosen.certificates)
-        if not chosen.certificates:
-            _add_system_certificates(context)
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler(chosen.proxies), urllib.request.HTTPSHandler(context=context)
-        )
+        https = urllib.request.HTTPSHandler(context=_trusting(chosen.certificates))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(chosen.proxies), https)
 
     def files(self, project: str) -> dict[str, str]:
         """File name -> address, for every file of a project."""
@@ -190,15 +186,16 @@ def _without_login(address: str, index: str) -> tuple[str, None, dict[str, str]]
     return bare, None, {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
 
-def _add_system_certificates(context: ssl.SSLContext) -> None:
-    """Pythons not made by the system (macOS installers, pyenv) may know no certificate at all."""
-    folder = ssl.get_default_verify_paths().capath
-    if context.cert_store_stats()["x509_ca"] or (folder and Path(folder).is_dir()):
-        return
-    for file in SYSTEM_CERTIFICATES:
-        if Path(file).is_file():
-            context.load_verify_locations(file)
-            return
+def _trusting(certificates: str | None) -> ssl.SSLContext:
+    """The configured certificates, else Python's own, else the system's: a macOS installer's Python knows none."""
+    paths = ssl.get_default_verify_paths()
+    if not certificates and not (paths.cafile or paths.capath):
+        certificates = next((file for file in SYSTEM_CERTIFICATES if Path(file).is_file()), None)
+    try:
+        return ssl.create_default_context(cafile=certificates)
+    except OSError as error:
+        names = ", ".join(CERTIFICATE_VARIABLES)
+        raise SetupError(f"the certificates {certificates} cannot be read ({error}): look at {names}") from error
 
 
 class _Links(html.parser.HTMLParser):

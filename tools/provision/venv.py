@@ -97,7 +97,8 @@ def _checked(ran: Ran, what: str) -> None:
             f"{built[1]} is not ready-made for Python {sys.version.split()[0]} on this machine and could not be built: "
             f"try another Python, such as `make PYTHON=python3.13` ({_cause(ran)[-200:]})"
         )
-    raise SetupError(f"{what} failed: {_cause(ran)}")
+    look = ": look at PIP_INDEX_URL" if "not found in the package registry" in ran.text else ""
+    raise SetupError(f"{what} failed{look} ({_cause(ran)})")
 
 
 def _cause(ran: Ran) -> str:

@@ -164,12 +164,15 @@ def test_a_changed_module_or_go_means_another_engine(places: Places) -> None:
     assert len({first.pulumi, engine.ensure_engine(places).pulumi}) == 2
 
 
-def test_no_module_proxy_names_the_variables_and_is_tried_again(places: Places) -> None:
+@pytest.mark.parametrize(
+    ("fetched", "attempts"), [("", 1), ("echo go: downloading a v1; echo go: downloading b v1; ", engine.ATTEMPTS)]
+)
+def test_no_module_proxy_names_the_variables(places: Places, fetched: str, attempts: int) -> None:
     line = "cel.dev/expr@v0.25.2: Get https://proxy.example/: dial tcp: lookup proxy.example: no such host"
-    builds = fake_go(places, build=f'echo "{line}"; exit 1')
+    builds = fake_go(places, build=f'{fetched}echo "{line}"; exit 1')
     with pytest.raises(Unreachable, match=r"look at GOPROXY and HTTPS_PROXY .*no such host"):
         engine.ensure_engine(places)
-    assert builds.read_text().count("build") == engine.ATTEMPTS
+    assert builds.read_text().count("build") == attempts
 
 
 def test_a_failed_build_leaves_nothing_that_looks_finished(places: Places) -> None:
