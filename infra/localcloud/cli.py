@@ -40,8 +40,10 @@ def main() -> None:
 @app.command()
 def up(
     folder: Dir = DEFAULT_DIR,
-    runpod_port: Annotated[int, typer.Option(help="Port of the RunPod API; 0 = any free one.")] = 8790,
-    tailscale_port: Annotated[int, typer.Option(help="Port of the Tailscale API; 0 = any free one.")] = 8791,
+    runpod_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the RunPod API; 0 = any free one.")
+    ] = 8790,
+    tailscale_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Tailscale API; 0 = any.")] = 8791,
     facts: Annotated[Path | None, typer.Option(help="YAML file whose keys replace the packaged facts.")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; end with Ctrl-C.")] = False,
 ) -> None:
@@ -49,9 +51,13 @@ def up(
     command = daemon_command(folder, runpod_port, tailscale_port, facts)
     if foreground:
         os.execv(command[0], command)  # noqa: S606 - the daemon takes this process over
-    running = _start(command, StateDir(folder))
+    state = StateDir(folder)
+    stale = None if state.is_locked() else state.running()
+    running = _start(command, state)
+    if stale:
+        sys.stderr.write(f"localcloud: replaced a stale localcloud.json of pid {stale.pid}, which is gone\n")
     sys.stdout.write(f"RunPod API     {running.runpod_url}/v2\nTailscale API  {running.tailscale_url}/api/v2\n")
-    sys.stdout.write(f"credentials    {StateDir(folder).path / 'credentials.env'}\n")
+    sys.stdout.write(f"credentials    {state.path / 'credentials.env'}\n")
 
 
 @app.command()

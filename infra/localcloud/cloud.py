@@ -42,6 +42,8 @@ class Cloud:
         self._serials = itertools.count(1)
         self._lives: dict[str, Life] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}
+        self.generation = 0
+        self._closed = False
         self._also_reset: list[Callable[[], None]] = []
         self._fill(facts)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", DEFAULT_PATH)])
@@ -66,6 +68,8 @@ class Cloud:
     # -- pods -----------------------------------------------------------------------------------------------------
     def create(self, request: PodRequest) -> Pod:
         """Rent a pod. Problem 400 without capacity, 402 without credit."""
+        if self._closed:
+            raise Problem(503, "the cloud is being shut down or reset")
         texts = self.facts.texts
         place = stocks.place(request, self.facts)
         now_s = time.time()
@@ -134,9 +138,13 @@ class Cloud:
             usd=bill.usd(now_s),
             reason=reason,
         )
-        self._stop_life(pod)
-        self.logs[pod.id].add("system", "remove container")
-        self._stops[pod.id].add_done_callback(lambda _: self.logs[pod.id].close() if pod.id in self.logs else None)
+        log = self.logs[pod.id]
+        log.add("system", "remove container")
+        stopping = self._stop_life(pod)
+        if stopping:
+            stopping.add_done_callback(lambda _: log.close())
+        else:
+            log.close()
 
     def act(self, pod_id: str, action: str) -> Pod | None:
         """start, stop, restart, terminate; Problem 409 when the pod's state does not allow it. None = terminated."""
@@ -177,11 +185,20 @@ class Cloud:
         self._lives[pod.id] = life
         life.begin(after=self._stops.pop(pod.id, None), boot=boot)
 
-    def _stop_life(self, pod: Pod) -> None:
+    def _stop_life(self, pod: Pod) -> "asyncio.Task[None] | None":
+        """Kill in the background, after a kill that is still going on; None when nothing is left to kill."""
         life, earlier = self._lives.pop(pod.id, None), self._stops.get(pod.id)
-        if life:
-            life.cancel()  # at once: a step of it that is due now must not change the state just set
-            self._stops[pod.id] = asyncio.ensure_future(_stop_after(earlier, life, self.facts.grace_s))
+        if life is None:
+            return earlier
+        life.cancel()  # at once: a step of it that is due now must not change the state just set
+        stopping = asyncio.ensure_future(_stop_after(earlier, life, self.facts.grace_s))
+        self._stops[pod.id] = stopping
+        stopping.add_done_callback(lambda _: self._forget_stop(pod.id, stopping))
+        return stopping
+
+    def _forget_stop(self, pod_id: str, stopping: "asyncio.Task[None]") -> None:
+        if self._stops.get(pod_id) is stopping:
+            del self._stops[pod_id]
 
     def _log_file(self, pod: Pod) -> Path:
         folder = self.folder / "logs"
@@ -236,12 +253,14 @@ class Cloud:
             self.ledger.set_balance(changes["balance_usd"], time.time())
         self.facts = self.facts.model_copy(update=changes)
 
-    async def end_all(self, reason: str) -> None:
-        """Terminate every pod and wait until their processes are gone."""
+    async def close(self, reason: str) -> None:
+        """Let go what faults hold, take no new pods, terminate all and wait until their processes are gone."""
+        self._closed = True
+        self.generation += 1  # requests that a fault held until now are not committed any more
+        self.faults.clear()
         for pod_id in list(self.pods):
             self.end(pod_id, reason)
         await asyncio.gather(*self._stops.values(), return_exceptions=True)
-        self._stops.clear()
 
     def on_reset(self, reset: Callable[[], None]) -> None:
         """What shall be reset with the cloud."""
@@ -249,14 +268,14 @@ class Cloud:
 
     async def reset(self) -> None:
         """Back to the state at start: no pods, no secrets, no faults, first settings, no history."""
-        self.faults.clear()
         self.facts = self.facts.model_copy(update={"grace_s": 0.0})
-        await self.end_all("reset")
+        await self.close("reset")
         self._fill(self._initial_facts)
         for reset in self._also_reset:
             reset()
         self.events.clear()
         self.events.add("cloud.reset")
+        self._closed = False
 
     async def watch_balance(self) -> None:
         """At balance zero everything is terminated, as the real service does."""

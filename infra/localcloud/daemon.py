@@ -144,9 +144,10 @@ async def _serve(options: Options, held: Held) -> None:
     door = tailscale_api.TailscaleCredentials(
         credentials.tailscale_api_key, credentials.oauth_client_id, credentials.oauth_client_secret
     )
+    tailscale = tailscale_api.create_app(tailnet, door, events, check_tag_owners=held.facts.check_tag_owners)
     servers = {
         _server(runpod, connections): held.runpod_socket,
-        _server(tailscale_api.create_app(tailnet, door, events), connections): held.tailscale_socket,
+        _server(tailscale, connections): held.tailscale_socket,
     }
     running = Running(os.getpid(), _url(held.runpod_socket), _url(held.tailscale_socket))
     stop = _stop_event(options)
@@ -158,8 +159,7 @@ async def _serve(options: Options, held: Held) -> None:
     warm = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "localcloud.sshd"))
     await stop.wait()
     watch.cancel()
-    cloud.faults.clear()
-    await cloud.end_all("down")
+    await cloud.close("down")
     for server in servers:
         server.should_exit = True
     await asyncio.gather(*tasks, warm)
@@ -206,9 +206,6 @@ def _clear_leftovers(state: StateDir) -> None:
     (state.path / "pods").mkdir(mode=0o700)
     if state.events.exists():
         state.events.replace(state.events.with_name("events.previous.jsonl"))
-    stale = state.running()
-    if stale:
-        sys.stderr.write(f"localcloud: replaced a stale localcloud.json of pid {stale.pid}, which is gone\n")
 
 
 def _url(sock: socket.socket) -> str:
@@ -219,6 +216,9 @@ def _report(options: Options, news: dict[str, Any]) -> None:
     if options.ready_fd is not None:
         with contextlib.suppress(OSError), os.fdopen(options.ready_fd, "w", encoding="utf-8") as pipe:
             pipe.write(json.dumps(news) + "\n")
+    elif "error" not in news:
+        sys.stdout.write(f"RunPod API     {news['runpod_url']}/v2\nTailscale API  {news['tailscale_url']}/api/v2\n")
+        sys.stdout.flush()
 
 
 def _options() -> Options:

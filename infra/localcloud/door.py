@@ -65,6 +65,7 @@ class Exchange:
     receive: Receive
     send: Send
     what: Operation
+    generation: int
     name: str | None = None
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -116,7 +117,8 @@ class Door:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, operation(scope["method"], scope["path"]))
+        what = operation(scope["method"], scope["path"])
+        exchange = Exchange(scope, receive, send, what, self._cloud.generation)
         exchange.headers["x-request-id"] = secrets.token_hex(8)
         try:
             self._admit(exchange)
@@ -170,6 +172,9 @@ class Door:
             return not self._note_if_gone(exchange)
         await _wait_while_connected(fault, exchange)
         if self._note_if_gone(exchange):
+            return False
+        if phase == "before" and exchange.generation != self._cloud.generation:
+            await self._answer(exchange, Problem(503, "the cloud was reset or shut down meanwhile"))
             return False
         if fault.action == "drop":
             self._log(exchange, None, "dropped")

@@ -91,6 +91,7 @@ class Facts(_Fact):
     gpus: tuple[Gpu, ...]
     cpus: tuple[Cpu, ...] = ()
     data_centers: tuple[DataCenter, ...] = Field(min_length=1)
+    check_tag_owners: bool = False
     texts: Texts
 
     def gpu(self, gpu_id: str) -> Gpu | None:

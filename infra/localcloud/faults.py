@@ -11,6 +11,20 @@ from typing import Literal
 
 from localcloud.events import EventLog
 
+Op = Literal[
+    "pods.list",
+    "pods.create",
+    "pods.get",
+    "pods.delete",
+    "pods.action",
+    "pods.logs",
+    "pods.boot",
+    "catalog.gpus",
+    "secrets.create",
+    "secrets.list",
+    "secrets.update",
+    "secrets.delete",
+]
 Phase = Literal["before", "after"]
 Action = Literal["hold", "status", "drop", "delay"]
 

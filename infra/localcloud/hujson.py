@@ -5,14 +5,16 @@ PURE.
 
 import re
 
-_TOKEN = re.compile(
-    r"""(?P<string>"(?:[^"\\]|\\.)*")      # kept as it is
-      | (?P<comment>//[^\n]*|/\*.*?\*/)    # dropped
-      | (?P<comma>,(?=(?:\s|//[^\n]*|/\*.*?\*/)*[}\]]))  # trailing: dropped""",
-    re.VERBOSE | re.DOTALL,
-)
+_STRING = r'(?P<string>"(?:[^"\\]|\\.)*")'
+_COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TRAILING_COMMA = re.compile(_STRING + r"|,(?=\s*[}\]])", re.DOTALL)
 
 
 def standardized(text: str) -> str:
     """The same values as plain JSON; what is no HuJSON stays no JSON."""
-    return _TOKEN.sub(lambda match: match.group("string") or " ", text)
+    without_comments = _COMMENT.sub(_keep_strings, text)
+    return _TRAILING_COMMA.sub(_keep_strings, without_comments)
+
+
+def _keep_strings(match: re.Match[str]) -> str:
+    return match.group("string") or " "

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -46,14 +47,16 @@ class PodLog:
     def __init__(self, path: Path | None = None) -> None:
         self._lines: deque[LogLine] = deque(maxlen=KEPT_LINES)
         self._seq = 0
+        self._at_us = 0
         self._changed = asyncio.Event()
         self._closed = False
         self._file: IO[str] | None = path.open("a", encoding="utf-8", errors="replace") if path else None
 
     def add(self, source: str, text: str) -> None:
-        """Append one line; after `close` only the file gets it no more."""
+        """Append one line."""
         self._seq += 1
-        line = LogLine(self._seq, time.time(), source, text)
+        self._at_us = max(time.time_ns() // 1000, self._at_us + 1)  # so that `since` is exact: no two lines share a ts
+        line = LogLine(self._seq, self._at_us / 1e6, source, text)
         self._lines.append(line)
         if self._file:
             self._file.write(f"{line.ts} {source} {text}\n")
@@ -77,7 +80,7 @@ class PodLog:
         seen = after_seq
         while True:
             changed = self._changed
-            for line in [line for line in self._lines if line.seq > seen]:
+            for line in self._after(seen):
                 seen = line.seq
                 yield line
             if self._closed:
@@ -86,6 +89,10 @@ class PodLog:
                 await asyncio.wait_for(changed.wait(), idle_s)
             except TimeoutError:
                 yield None
+
+    def _after(self, seq: int) -> list[LogLine]:
+        newer = list(takewhile(lambda line: line.seq > seq, reversed(self._lines)))
+        return newer[::-1]
 
     @property
     def last_seq(self) -> int:

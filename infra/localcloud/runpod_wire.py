@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringC
 from localcloud.environment import MAX_USER_VARIABLES, PUBLIC_IP, vcpu_count
 from localcloud.errors import Problem
 from localcloud.facts import Facts, Gpu
-from localcloud.faults import Fault
+from localcloud.faults import Action as FaultAction
+from localcloud.faults import Fault, Op, Phase
 from localcloud.model import ACTIONS, CpuWish, GpuWish, Pod, PodRequest, Secret, Status
 from localcloud.podlog import rfc3339
 from localcloud.stock import Stock, cuda_fits
@@ -167,9 +168,9 @@ class PatchSecret(_Body):
 class FaultBody(_Body):
     """`POST /_emu/faults`."""
 
-    op: str
-    phase: Literal["before", "after"] = "before"
-    action: Literal["hold", "status", "drop", "delay"]
+    op: Op
+    phase: Phase = "before"
+    action: FaultAction
     nth: int = Field(default=1, ge=1)
     times: int = Field(default=1, ge=1)
     name_contains: str | None = None

@@ -70,6 +70,7 @@ class SshServer:
             sftp_factory=lambda chan: asyncssh.SFTPServer(chan, chroot=str(spec.root).encode()),
             allow_scp=True,
             encoding=None,
+            line_editor=False,
             agent_forwarding=False,
         )
 

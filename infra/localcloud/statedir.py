@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from localcloud.errors import AlreadyRunning
+from localcloud.errors import AlreadyRunning, StartError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,12 @@ class StateDir:
         self._oauth = self.path / "oauth.env"
 
     def make(self) -> None:
-        """Create it, for the owner alone."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Create it, for the owner alone; StartError when it cannot be written to."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.log.open("ab").close()
+        except OSError as error:
+            raise StartError(f"cannot keep files in {self.path}: {error.strerror}") from None
 
     def lock(self) -> IO[str]:
         """Hold the lock until the file is closed; AlreadyRunning when another process does."""

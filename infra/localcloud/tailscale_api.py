@@ -38,7 +38,7 @@ class TailscaleCredentials:
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class CreateRights(_Body):
@@ -71,10 +71,12 @@ class CreateKey(_Body):
     key_type: str = Field(default="auth", alias="keyType")
 
 
-def create_app(tailnet: Tailnet, credentials: TailscaleCredentials, events: EventLog) -> ASGIApp:
+def create_app(
+    tailnet: Tailnet, credentials: TailscaleCredentials, events: EventLog, *, check_tag_owners: bool = False
+) -> ASGIApp:
     """The whole application of the Tailscale port."""
     app = FastAPI(title="localcloud, Tailscale v2", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(_key_routes(tailnet))
+    app.include_router(_key_routes(tailnet, check_tag_owners))
     app.include_router(_policy_routes(tailnet))
     app.include_router(_device_routes(tailnet))
     app.include_router(_token_routes(tailnet, credentials))
@@ -122,7 +124,7 @@ class Gate:
         return False
 
 
-def _key_routes(tailnet: Tailnet) -> APIRouter:
+def _key_routes(tailnet: Tailnet, check_tag_owners: bool) -> APIRouter:
     routes = APIRouter(prefix=API + "/tailnet/{tailnet_name}/keys")
 
     @routes.post("")
@@ -131,6 +133,10 @@ def _key_routes(tailnet: Tailnet) -> APIRouter:
             raise Refusal(501, f"keyType {body.key_type} is not emulated")
         capabilities = body.capabilities.model_dump()
         tags = body.capabilities.devices.create.tags
+        owned = _parse_policy(tailnet.policy_text()).get("tagOwners", {}) if check_tag_owners else tags
+        wrong = [tag for tag in tags if tag not in owned]
+        if wrong:
+            raise Refusal(400, f"requested tags [{' '.join(wrong)}] are invalid or not permitted")
         key = tailnet.create_key(capabilities, tags, body.expiry_s, body.description)
         return {**key.json(key.created_at_s), "key": key.secret}
 

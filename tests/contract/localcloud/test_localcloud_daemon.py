@@ -1,0 +1,195 @@
+"""The program: up, down, status, reset, a second up, a taken port, a stale file, and how its children die."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcloud.testing import running, wait_until
+
+A4000 = "NVIDIA RTX A4000"
+FAST = {"boot_s": 0.0, "ssh_s": 0.0, "grace_s": 0.3}
+
+
+def localcloud(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "localcloud.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, check=False)
+
+
+def up(folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    return localcloud("up", "--dir", str(folder), "--runpod-port", "0", "--tailscale-port", "0", *more)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "a folder"
+    yield path
+    localcloud("down", "--dir", str(path))
+
+
+def state(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "localcloud.json").read_text("utf-8"))
+    return loaded
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_up_status_reset_down(folder: Path) -> None:
+    done = up(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    now = state(folder)
+    assert f"{now['runpod_url']}/v2" in done.stdout
+    assert stat.S_IMODE((folder / "credentials.env").stat().st_mode) == 0o600
+    keys = (folder / "credentials.env").read_text("utf-8")
+    assert [line.partition("=")[0] for line in keys.splitlines()] == ["RUNPOD_API_KEY", "TAILSCALE_API_KEY"]
+    shown = localcloud("status", "--dir", str(folder), "--json")
+    assert json.loads(shown.stdout)["pid"] == now["pid"]
+    assert "0 pods" in localcloud("status", "--dir", str(folder)).stdout
+    assert localcloud("reset", "--dir", str(folder)).returncode == 0
+    assert localcloud("down", "--dir", str(folder)).returncode == 0
+    wait_until(lambda: gone(now["pid"]), what="end of the daemon")
+    assert not (folder / "localcloud.json").exists()
+    assert localcloud("down", "--dir", str(folder)).returncode == 0
+    assert up(folder).returncode == 0
+    assert (folder / "credentials.env").read_text("utf-8") == keys
+
+
+def test_it_listens_on_loopback_only(folder: Path) -> None:
+    up(folder)
+    pid = state(folder)["pid"]
+    inodes = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
+    listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+    assert len(listening) == 2
+    assert all(address.startswith("0100007F:") for address in listening)
+
+
+def test_a_second_up_is_one_line_and_harms_nothing(folder: Path) -> None:
+    up(folder)
+    pid = state(folder)["pid"]
+    second = up(folder)
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"localcloud: already running in {folder} (pid {pid}, http://127.0.0.1:")
+    assert second.stderr.count("\n") == 1
+    assert state(folder)["pid"] == pid
+    assert not gone(pid)
+
+
+def test_of_two_ups_at_once_one_wins(folder: Path) -> None:
+    command = [sys.executable, "-m", "localcloud.cli", "up", "--dir", str(folder)]
+    command += ["--runpod-port", "0", "--tailscale-port", "0"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert sum("already running" in error for error in errors) == 1
+
+
+def test_a_taken_port_is_one_line(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = localcloud("up", "--dir", str(folder), "--runpod-port", "0", "--tailscale-port", str(port))
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"localcloud: port {port} (the Tailscale API) is in use by another program; choose another one\n"
+    )
+    assert not (folder / "localcloud.json").exists()
+
+
+def test_a_stale_file_is_replaced(folder: Path) -> None:
+    up(folder)
+    old = state(folder)
+    os.kill(old["pid"], signal.SIGKILL)
+    wait_until(lambda: gone(old["pid"]))
+    missing = localcloud("status", "--dir", str(folder))
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    done = up(folder)
+    assert done.returncode == 0
+    assert done.stderr == f"localcloud: replaced a stale localcloud.json of pid {old['pid']}, which is gone\n"
+    assert state(folder)["pid"] != old["pid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--facts", "nowhere.yaml"], "nowhere.yaml"),
+        (["--dir", "file"], "cannot keep files in"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, words: list[str], line: str) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    done = localcloud("up", "--runpod-port", "0", "--tailscale-port", "0", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_everything_dies_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    words = "setsid sleep 601 & echo child $!; trap '' TERM; (setsid sh -c 'sleep 602 & sleep 603' &); sleep 604"
+    with running(tmp_path / "cloud", pod_command=["/bin/sh", "-c", words], **FAST) as cloud, cloud.client() as api:
+        body = {"name": "a", "image": "i", "gpu": {"id": A4000}}
+        pods = [api.post("/v2/pods", json=body).json()["id"] for _ in range(2)]
+        for pod_id in pods:
+            cloud.wait_for_event("pod.started", pod_id=pod_id)
+        family = wait_until(lambda: _all_of(pods, at_least=10), what="ten sleepers")
+        os.kill(cloud.pid, number)
+        wait_until(lambda: all(gone(pid) for pid in family), timeout_s=5, what="end of all children")
+        wait_until(lambda: gone(cloud.pid), what="end of the daemon")
+
+
+def _all_of(pod_ids: list[str], at_least: int) -> list[int]:
+    """Processes that have a pod's id in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environ = path.read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+        if any(f"RUNPOD_POD_ID={pod_id}\0" in environ for pod_id in pod_ids):
+            found.append(int(path.parent.name))
+    return found if len(found) >= at_least else []
+
+
+def test_a_killed_launcher_takes_its_pod_along_and_the_pod_restarts(tmp_path: Path) -> None:
+    with running(tmp_path / "cloud", pod_command=["/bin/sleep", "600"], restart_backoff_s=0.05, **FAST) as cloud:
+        with cloud.client() as api:
+            pod_id = api.post("/v2/pods", json={"name": "a", "image": "i", "gpu": {"id": A4000}}).json()["id"]
+        pid = cloud.wait_for_event("pod.started", pod_id=pod_id)["pid"]
+        launcher = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(launcher, signal.SIGKILL)
+        cloud.wait_for_event("pod.exited", pod_id=pod_id, rc=137)
+        wait_until(lambda: gone(pid), what="end of the pod's process")
+        wait_until(lambda: len(cloud.events("pod.started")) == 2, what="restart")
+
+
+def test_it_is_ready_in_no_time_and_the_event_file_has_what_the_route_shows(tmp_path: Path) -> None:
+    start_s = time.monotonic()
+    with running(tmp_path / "cloud") as cloud:
+        assert time.monotonic() - start_s < 5  # 0.4 s on an idle machine
+        rows = [json.loads(line) for line in (cloud.folder / "events.jsonl").read_text("utf-8").splitlines()]
+        assert rows == cloud.events()
+        with cloud.client() as api:
+            api.post("/v2/pods", json={"name": "a", "image": "i", "gpu": {"id": A4000}})
+    rows = [json.loads(line) for line in (tmp_path / "cloud" / "events.jsonl").read_text("utf-8").splitlines()]
+    assert [row["reason"] for row in rows if row["kind"] == "pod.ended"] == ["down"]
+    assert rows[-1]["kind"] == "cloud.stopped"
