@@ -33,7 +33,9 @@ def running_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage.start_cloud()
     stage.start_queue()
     try:
-        assert stage.env["RUNPOD_API_KEY"]
+        stage.cloud(
+            "/_emu/settings", "PATCH", json={"boot_s": 0.1, "ssh_s": 0.0, "restart_backoff_s": 0.2, "grace_s": 3}
+        )
         yield stage
     finally:
         stage.stop_queue()

@@ -110,7 +110,7 @@ class Fleet:
     def reset(self) -> None:
         """No faults, no pods wanted, default settings."""
         self.release()
-        self.config(pods=0, slots=None, image="localhost/podfleet-node:dev", decision=None)
+        self.config(pods=0, slots=None, image="localhost/podfleet-node:dev", bootstrap="image", model=None)
 
     def tear_down(self) -> None:
         """End everything; pods that outlive `destroy` fail the test that left them."""

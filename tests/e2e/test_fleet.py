@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable
-from io import BytesIO
 
 import pytest
+from tests.e2e.audio import silence
 from tests.e2e.fleet import Fleet, slot_of
 
 pytestmark = pytest.mark.engine
 GPU, OTHER_GPU = "NVIDIA RTX A4000", "NVIDIA RTX A5000"
-
-
-def silence(seconds: float = 2) -> bytes:
-    """A small WAV: the scripted engine does not listen."""
-    out = BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(b"\0\0" * int(16000 * seconds))
-    return out.getvalue()
 
 
 def slots(*numbers: int) -> list[str]:
@@ -94,7 +82,7 @@ def test_one_pod_that_never_boots_holds_up_no_other(fleet: Fleet, wait_for: Call
     fleet.config(pods=3)
     for number in range(2):
         fleet.add_job(silence(), f"job {number}")
-    fleet.emulate(stuck_name_contains="slot-02")
+    stuck = fleet.fault(op="pods.boot", phase="before", action="hold", name_contains="slot-02")
     up = fleet.start("up", "--yes", "--skip-preview")
     try:
         wait_for(
@@ -106,7 +94,7 @@ def test_one_pod_that_never_boots_holds_up_no_other(fleet: Fleet, wait_for: Call
         workers = {str(job["completed_by"]) for job in fleet.jobs()}
         assert not any("slot-02" in worker for worker in workers)
     finally:
-        fleet.emulate(stuck_name_contains="")
+        fleet.release(stuck)
         up.wait(120)
 
 
