@@ -126,7 +126,7 @@ class PodCore:
         pod = self._census.recent().find(pod_id)
         if pod and pod.uid != uid:
             raise OtherFleetFound(f"pod {pod_id} ({pod.name}) does not carry uid {uid}: not touched", pods=[pod_id])
-        self._ending.end([pod] if pod else [], ids=[] if pod else [pod_id], why="delete")
+        self._ending.end([pod] if pod else [], ids=[] if pod else [pod_id], why="its resource is deleted")
 
     def _try(self, request: PodRequest, spec: RentSpec, attempt: _Attempt) -> PodView | None:
         self._engine.require(f"renting {spec.name}")

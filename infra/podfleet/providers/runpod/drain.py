@@ -7,6 +7,7 @@ host key or we have no key, is not waited for: the SIGTERM of its end makes the 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,8 @@ CONNECT_S = 5.0  # a pod whose node never started must not hold up the others
 RELEASE_S = 10.0  # what the node may take after its own deadline to give back the rest
 LOG_TAIL = 5000  # the host key is printed at the start: behind it may lie hours of work
 LOG_READERS = 8
-RESULTS = {0: "drained", 3: "deadline passed", 4: "no node running"}
+DRAINED, DEADLINE_PASSED, NO_NODE = 0, 3, 4  # exit statuses of `podfleet-node drain`
+RESULTS = {DRAINED: "drained", DEADLINE_PASSED: "deadline passed", NO_NODE: "no node running"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,18 @@ class Drain:
             return DrainOutcome(target.pod_id, told=False, text=f"SSH: {error or type(error).__name__}")
         except (asyncssh.KeyImportError, ValueError) as error:
             return DrainOutcome(target.pod_id, told=False, text=f"SSH key: {error}")
-        code = done.exit_status
-        return DrainOutcome(target.pod_id, told=code in (0, 3), text=RESULTS.get(code or 0, f"exit status {code}"))
+        return _outcome(target.pod_id, done.exit_status, str(done.stdout or ""))
+
+
+def _outcome(pod_id: str, code: int | None, stdout: str) -> DrainOutcome:
+    """The node answers by its exit status, and in JSON with what became of its jobs."""
+    text = f"exit status {code}" if code is None else RESULTS.get(code, f"exit status {code}")
+    try:
+        counts = json.loads(stdout)
+        text += f", {counts['finished']} finished, {counts['released']} given back"
+    except (ValueError, KeyError, TypeError):
+        pass
+    return DrainOutcome(pod_id, told=code in (DRAINED, DEADLINE_PASSED), text=text)
 
 
 async def _connect(target: _Target, private_key: str) -> asyncssh.SSHClientConnection:

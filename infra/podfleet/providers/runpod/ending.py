@@ -56,6 +56,8 @@ class Ending:
         if not wanted:
             return
         self._engine.require(f"ending {_named(wanted)}")
+        if running := [pod.id for pod in pods if pod.status == "RUNNING"]:
+            log.info("pods.draining", pod_ids=running, why=why)
         for outcome in self._drain.run(pods):
             log.info("pod.drain", pod_id=outcome.pod_id, told=outcome.told, result=outcome.text)
         self._engine.require(f"ending {_named(wanted)}")

@@ -23,7 +23,7 @@ from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.waiting import ReachableCore
 from podfleet.providers.runpod.wire import LogLine
 
-MAX_RECONCILE_PAUSE_S = 2.0
+MAX_RECONCILE_PAUSE_S = 5.0
 _LOCK = threading.Lock()
 
 

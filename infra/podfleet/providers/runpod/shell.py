@@ -63,6 +63,6 @@ def _speak_plainly() -> None:
         grpc_log.addFilter(_OneLine())
     if not structlog.is_configured():
         structlog.configure(
-            processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
+            processors=[structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, sort_keys=False)],
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import dill  # type: ignore[import-untyped]
@@ -109,6 +111,17 @@ def test_a_rotated_secret_is_an_update_and_a_renamed_one_another() -> None:
     assert SecretProvider().diff("x", olds, {**olds, "name": "t"}).replaces == ["name"]
 
 
+@pytest.fixture
+def _loop() -> Iterator[None]:
+    """Outputs need an event loop of this thread."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.mark.usefixtures("_loop")
 def test_wanted_is_never_an_output() -> None:
     for wanted in (None, "[]", {"a": 1}, [pulumi.Output.from_input("x")]):
         with pytest.raises(ConfigError, match="plain list"):
