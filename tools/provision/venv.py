@@ -42,7 +42,7 @@ def sync(places: Places, folder: Path, locked: Path) -> Path:
     """Make `folder` an environment of exactly the locked packages, anew where its Python is another. Returns the uv."""
     uv, env = find_uv(places), _env(places, folder)
     if not _same_python(places, folder / "bin" / "python"):
-        say(f"making {folder.name} with Python {sys.version.split()[0]}")
+        say(f"making an environment with Python {sys.version.split()[0]}")
         _checked(run([uv, "venv", "--clear", "--quiet", "--python", base_python(), folder], env), "uv venv")
     say(f"installing the Python packages of {locked.name}")
     _checked(run([*_pip(uv, "sync"), "--require-hashes", locked], env, alive=_alive), "uv pip sync")
