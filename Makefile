@@ -17,7 +17,7 @@ help: ## list the verbs
 
 demo: ## the whole fleet on this machine: rent, transcribe, drain, destroy
 	@$(SETUP)
-	@$(BIN)/python tools/demo
+	@$(BIN)/python -m tools.demo
 
 test: check ## set up, check, and run all tests
 	@$(SETUP)
@@ -45,7 +45,7 @@ bench: ## measure
 
 chaos: ## kill the engine at every named point and clean up after it
 	@$(SETUP)
-	@$(BIN)/pytest tests/e2e/test_crash_points.py
+	@$(BIN)/pytest tests/e2e -k crash_points
 
 lock: ## renew the locks (needs a package index)
 	@$(VENV)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podfleet.errors import ConfigError, PodfleetError
-from podfleet.workspace import Workspace, environment, find, prepare
+from podfleet.workspace import Workspace, complete, find, prepare, without_made
 
 if TYPE_CHECKING:
     from podfleet.config import PodfleetConfig
@@ -47,7 +47,10 @@ def _options(
 def env(stack: StackName) -> None:
     """Print the environment of a stack: `eval "$(podfleet env local)"`; makes its uid and SSH key when it has none."""
     workspace = find(stack, Path.cwd())
-    for name, value in sorted(prepare(workspace, os.environ).items()):
+    made = prepare(workspace, os.environ)
+    for name in sorted(os.environ.keys() - without_made(os.environ).keys() - made.keys()):
+        print(f"unset {name}")
+    for name, value in sorted(made.items()):
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -129,7 +132,7 @@ def status(stack: StackName, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows))
     else:
-        show(rows)
+        show(rows, now_s=time.time())
 
 
 @app.command()
@@ -157,13 +160,13 @@ def _ready(stack: str) -> Workspace:
 
 
 def _full(workspace: Workspace) -> dict[str, str]:
-    return {**os.environ, **environment(workspace, os.environ)}
+    return complete(workspace, os.environ)
 
 
 def _deployment(workspace: Workspace) -> Deployment:
     from podfleet.deploy import Deployment
 
-    return Deployment(workspace, _full(workspace), show=lambda text: print(text, end="", file=sys.stderr))
+    return Deployment(workspace, _full(workspace), show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
 
 
 def _cloud(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:

@@ -21,6 +21,7 @@ from podfleet.errors import ConfigError
 NAMESPACE = "podfleet"
 SLOT_PATTERN = re.compile(r"^slot-\d{2,3}$")
 UID_PATTERN = r"^[A-Za-z0-9._-]+-[0-9a-f]{8}$"
+STACK_VARIABLE = "PODFLEET_STACK"  # whose environment a shell has
 SECRET_KEYS = frozenset({"sshPrivateKey"})
 
 Bootstrap = Literal["image", "none"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
@@ -45,14 +45,13 @@ def _row(key: str, field: FieldInfo) -> tuple[str, ...]:
 def _type(key: str, field: FieldInfo) -> str:
     if key in SECRET_KEYS:
         return "secret"
-    name = str(field.annotation)
-    if "Literal" in name:
-        return " or ".join(f"`{choice}`" for choice in getattr(field.annotation, "__args__", ()))
-    if name.startswith("tuple"):
+    annotation: Any = field.annotation
+    choices = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in choices)
+    if get_origin(annotation) is tuple:
         return "list of text"
-    return {"int": "whole number", "float": "number", "bool": "`true` or `false`", "str": "text"}[
-        field.annotation.__name__
-    ]  # type: ignore[union-attr]
+    return {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}[annotation]
 
 
 def _default(field: FieldInfo) -> str:

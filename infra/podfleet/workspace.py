@@ -19,12 +19,13 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from podfleet.config import NAMESPACE, PodfleetConfig, parse
+from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig, parse
 from podfleet.errors import ConfigError, EngineError
 from podfleet.podspec import name_prefix
 
 STATE_FOLDER = ".podfleet"
 TOOLCHAIN = "toolchain.json"
+MADE_VARIABLE = "PODFLEET_ENV_MADE"  # names of what `podfleet env` has set in a shell
 PRIVATE_KEY, PUBLIC_KEY, UID = "sshPrivateKey", "sshPublicKey", "uid"
 
 
@@ -80,10 +81,12 @@ def find(stack: str, start: Path) -> Workspace:
 def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
     """What the engine needs beyond `outer`: programs on PATH, home, backend, passphrase, credentials.
 
-    A variable that is set in `outer` already wins over what would be made here, except PATH, which is extended.
+    A variable that a person has set wins over what would be made here, except PATH, which is extended. What an
+    earlier `podfleet env` has set does not count as a person's: one stack's cloud must never be another's.
     """
+    outer = without_made(outer)
     raw = workspace.raw_config()
-    env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true", STACK_VARIABLE: workspace.stack}
     if home := _value(raw, "pulumiHome"):
         env["PULUMI_HOME"] = str(workspace.project_dir / home)
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
@@ -91,11 +94,22 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
         env["PULUMI_BACKEND_URL"] = _backend(workspace, backend)
         if backend.startswith("file:") and "PULUMI_CONFIG_PASSPHRASE" not in outer:
             env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(workspace))
-    if url := _value(raw, "runpodUrl"):
-        env["RUNPOD_API_BASE_URL"] = url
+    env["RUNPOD_API_BASE_URL"] = _value(raw, "runpodUrl") or str(PodfleetConfig.model_fields["runpod_url"].default)
     if file := _value(raw, "credentialsFile"):
         env |= {key: value for key, value in _credentials(workspace.project_dir / file).items() if key not in outer}
+    env[MADE_VARIABLE] = ",".join(sorted(env.keys() - {"PATH"}))
     return env
+
+
+def without_made(outer: Mapping[str, str]) -> dict[str, str]:
+    """`outer` as it was before an earlier `podfleet env`."""
+    made = {*outer.get(MADE_VARIABLE, "").split(","), MADE_VARIABLE}
+    return {key: value for key, value in outer.items() if key not in made}
+
+
+def complete(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a process that works on this stack."""
+    return {**without_made(outer), **environment(workspace, outer)}
 
 
 def prepare(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
@@ -104,7 +118,7 @@ def prepare(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
     Idempotent. The uid is taken from the stack's file, else from its outputs, else made. Raises EngineError.
     """
     env = environment(workspace, outer)
-    full = {**outer, **env}
+    full = {**without_made(outer), **env}
     raw = workspace.raw_config()
     if _run(workspace, full, "stack", "--show-name", check=False).returncode:
         _run(workspace, full, "stack", "init", workspace.stack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from podfleet.config import STACK_VARIABLE
 from podfleet.errors import KEY_VARIABLE, ConfigError
 from podfleet.providers.runpod.census import Looks
 from podfleet.providers.runpod.client import DEFAULT_URL, Access
@@ -76,6 +77,11 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         drain_deadline_s=number("drainDeadlineSeconds", 180.0),
         max_runtime_s=number("maxRuntimeMinutes", 720.0, SECONDS_PER_MINUTE),
     )
+    owner, uid = environ.get(STACK_VARIABLE), text("uid")
+    if owner and uid and uid.rsplit("-", 1)[0] != owner:
+        problems.append(
+            f'this shell has the environment of stack {owner}, not of {uid}: run eval "$(podfleet env STACK)"'
+        )
     if not settings.base_url.startswith(("http://", "https://")):
         problems.append(f"{NAMESPACE}:runpodUrl must begin with http:// or https://")
     if problems:

@@ -1,0 +1,66 @@
+"""Which environment a stack gets: values of its file, a person's own variables, and nothing of another stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from podfleet.errors import ConfigError
+from podfleet.workspace import Workspace, complete, environment, find, without_made
+
+LOCAL = """config:
+  podfleet:backendUrl: file://.podfleet/state
+  podfleet:pulumiHome: .podfleet/home
+  podfleet:credentialsFile: keys.env
+  podfleet:runpodUrl: http://127.0.0.1:8790
+"""
+PROD = "config:\n  podfleet:pods: 0\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "Pulumi.yaml").write_text("name: podfleet\n")
+    (tmp_path / "stacks" / "Pulumi.local.yaml").write_text(LOCAL)
+    (tmp_path / "stacks" / "Pulumi.prod.yaml").write_text(PROD)
+    (tmp_path / "keys.env").write_text("# made\nRUNPOD_API_KEY=local-key\n")
+    return tmp_path
+
+
+def test_a_local_stack_gets_its_own_home_state_url_and_key(project: Path) -> None:
+    env = environment(Workspace(project, "local"), {"PATH": "/bin"})
+    assert env["PULUMI_HOME"] == str(project / ".podfleet" / "home")
+    assert env["PULUMI_BACKEND_URL"] == f"file://{project}/.podfleet/state"
+    assert env["RUNPOD_API_BASE_URL"] == "http://127.0.0.1:8790"
+    assert env["RUNPOD_API_KEY"] == "local-key"
+    secret = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_a_persons_own_variables_win(project: Path) -> None:
+    env = complete(Workspace(project, "local"), {"PATH": "/bin", "RUNPOD_API_KEY": "mine"})
+    assert env["RUNPOD_API_KEY"] == "mine"
+
+
+def test_nothing_of_one_stack_reaches_another_in_the_same_shell(project: Path) -> None:
+    shell = complete(Workspace(project, "local"), {"PATH": "/bin"})
+    env = complete(Workspace(project, "prod"), shell)
+    assert env["RUNPOD_API_BASE_URL"] == "https://api.runpod.io"
+    assert not {"PULUMI_HOME", "PULUMI_BACKEND_URL", "RUNPOD_API_KEY", "PULUMI_CONFIG_PASSPHRASE_FILE"} & env.keys()
+    assert env["PODFLEET_STACK"] == "prod"
+
+
+def test_made_variables_are_forgotten_and_a_persons_are_kept() -> None:
+    outer = {"PODFLEET_ENV_MADE": "A,B", "A": "1", "B": "2", "MINE": "3"}
+    assert without_made(outer) == {"MINE": "3"}
+
+
+def test_unknown_stacks_are_one_line_naming_those_that_exist(project: Path) -> None:
+    with pytest.raises(ConfigError, match="no stack 'dev': stacks/ has local, prod"):
+        find("dev", project)
+
+
+def test_outside_a_checkout_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no Pulumi\.yaml"):
+        find("local", tmp_path)
