@@ -82,7 +82,5 @@ class Watch:
             spent = f"${self._stage.cloud('/_emu/ledger')['total_usd']:.4f}"
         except httpx.HTTPError:
             spent = "$?"
-        return Text(
-            f"queue: {states['queued']} waiting, {states['running']} running, {states['completed']} done · {spent} spent",
-            style="bold",
-        )
+        counts = f"{states['queued']} waiting, {states['running']} running, {states['completed']} done"
+        return Text(f"queue: {counts} · {spent} spent", style="bold")
