@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from typing import Any, ClassVar
@@ -69,7 +70,7 @@ def with_values(properties: Struct, values: Mapping[str, Any], secret: Iterable[
     return result
 
 
-class StandIn(provider_pb2_grpc.ResourceProviderServicer):
+class StandIn(provider_pb2_grpc.ResourceProviderServicer, ABC):
     """A plugin: subclasses say what they serve and override create, read, update, delete."""
 
     package: ClassVar[str]
@@ -89,17 +90,21 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
     def configure(self, config: dict[str, Any]) -> None:
         """The provider's own arguments, once, before any resource."""
 
+    @abstractmethod
     def create(self, request: Any) -> tuple[str, Struct]:
-        raise NotImplementedError
+        """Id and properties of the new resource."""
 
     def read(self, request: Any) -> tuple[str, Struct, Struct]:
+        """Id, properties and inputs as they are now; by default as they were."""
         return request.id, request.properties, request.inputs
 
+    @abstractmethod
     def update(self, request: Any) -> Struct:
-        raise NotImplementedError
+        """The properties after the change."""
 
+    @abstractmethod
     def delete(self, request: Any) -> None:
-        raise NotImplementedError
+        """What is gone already counts as deleted."""
 
     def differences(self, kind: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Changed inputs, and those of them that replace."""
