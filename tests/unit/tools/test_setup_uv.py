@@ -15,7 +15,8 @@ from provision.places import Places
 from provision.venv import ensure_venv
 from setup_fakes import PROJECT, FakeIndex, program
 
-NAMES = list(uv.read_lock(PROJECT / "requirements" / "bootstrap.lock").wheels)
+PINNED = uv.read_lock(PROJECT / "requirements" / "bootstrap.lock")
+NAMES = list(PINNED.wheels)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def offer_uv(places: Places, index: FakeIndex, locked_hash: str | None = None) -
     with zipfile.ZipFile(packed, "w") as wheel:
         wheel.writestr("uv-9.9.9.data/scripts/uv", "#!/bin/sh\necho uv 9.9.9\n")
     rows = []
-    for name in (name.replace("0.13.9", "9.9.9") for name in NAMES):
+    for name in (name.replace(PINNED.version, "9.9.9") for name in NAMES):
         found = index.add(name, packed.getvalue())
         rows.append(f"{name} sha256:{locked_hash or found}")
     (places.root / "requirements" / "bootstrap.lock").write_text("\n".join(["uv==9.9.9", *rows]))
