@@ -7,7 +7,6 @@ are set: an exit is a restart that costs money.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,9 @@ class Supervisor:
             self._end(StopReason.SETTINGS, f"cannot write below the root folder: {type(err).__name__}")
         try:
             return self._loop()
+        except Exception:  # noqa: BLE001 - the outermost loop of PID 1: leaving it would restart the container
+            emit("supervisor.failed", level="error", error=traceback.format_exc())
+            return self._last_stand()
         finally:
             control.close()
             if self._sshd is not None:
@@ -124,6 +127,18 @@ class Supervisor:
                     return 1 if self._ending in FAILURES else 0
             elif self._started and self._worker is None and time.monotonic() >= self._restart_at_s:
                 self._spawn()
+
+    def _last_stand(self) -> int:
+        """Without its loop a pod is good for nothing but its own end, which the fuse asks for."""
+        self._end(StopReason.WORKER_CRASHED, "supervisor failed")
+        self._signal_worker(signal.SIGKILL)
+        self._worker_released = False
+        self._last_words(5.0)
+        self._released.set()
+        if self._limits.self_stop:
+            self._terminated.wait()
+            return 0
+        return 1
 
     def _leave(self) -> int:
         """SIGTERM: the worker releases what it holds; whatever it cannot do in time is said here, by one heartbeat."""
@@ -384,9 +399,5 @@ class Supervisor:
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """`podfleet-node run`. The last net: an error here is said, and the container's restart is the next try."""
-    try:
-        return Supervisor(environ).run()
-    except (OSError, RuntimeError) as err:
-        emit("supervisor.failed", level="error", error=json.dumps(str(err)))
-        raise
+    """`podfleet-node run`."""
+    return Supervisor(environ).run()

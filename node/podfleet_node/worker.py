@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 PROGRESS_S = 5.0
 BEAT_RETRY_S = 3.0
+RELEASE_BUDGET_S = 10.0
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -271,9 +272,13 @@ class Worker:
             job.stage = Stage.LEAVING
             if job.scope is not None:
                 job.scope.cancel()
-        async with anyio.create_task_group() as tg:
-            for job in jobs:
-                tg.start_soon(self._desk.release, job.job_id)
+        with anyio.move_on_after(RELEASE_BUDGET_S):
+            async with anyio.create_task_group() as tg:
+                for job in jobs:
+                    tg.start_soon(self._desk.release, job.job_id)
+        for job in jobs:
+            if job.job_id in self._desk.holdings:
+                self._desk.drop(job.job_id, "released")  # unheard: the next heartbeat, without it, says the same
         return len(jobs)
 
     async def _deregister(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_a_worker_that_always_crashes_ends_the_pod_and_gives_its_jobs_back(queue
                 lambda life=life: len(node.logged("worker.started")) == life and statuses(queue.url) == ["running"],  # type: ignore[misc]
                 what=f"life {life}",
             )
-            os.kill(node.status()["worker_pid"], 9)
+            os.kill(node.status()["worker_pid"], signal.SIGKILL)
             until(lambda life=life: len(node.logged("worker.crashed")) == life, what="a crash")  # type: ignore[misc]
         node.wait_for("podfleet-node phase failed worker crashed")
         until(provider.paths, what="the request that ends the pod")
@@ -198,3 +199,15 @@ def test_new_settings_reach_a_running_node(queue: RunningQueue, tmp_path: Path) 
         add_noise(queue.url, seed=1)
         until(lambda: statuses(queue.url) == ["completed"], what="it works")
         assert node.status()["crashes_in_a_row"] == 0
+
+
+def test_sigterm_ends_a_pod_within_five_seconds_even_when_the_server_hangs(queue: RunningQueue, tmp_path: Path) -> None:
+    add_noise(queue.url, seed=1, audio_s=120)
+    with pod(tmp_path / "pod", queue.url, model="speed=1") as node:
+        until(lambda: node.status().get("worker", {}).get("running"), what="a running job")
+        queue.process.send_signal(signal.SIGSTOP)
+        try:
+            assert node.terminate() < 5
+        finally:
+            queue.process.send_signal(signal.SIGCONT)
+        assert until(lambda: not node.group(), what="no process left", timeout_s=3)
