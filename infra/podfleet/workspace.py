@@ -87,6 +87,7 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
     outer = without_made(outer)
     raw = workspace.raw_config()
     env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true", STACK_VARIABLE: workspace.stack}
+    env["no_grpc_proxy"] = "127.0.0.1,localhost"  # the engine and its plugins talk over loopback, never by a proxy
     if home := _value(raw, "pulumiHome"):
         env["PULUMI_HOME"] = str(workspace.project_dir / home)
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
