@@ -41,7 +41,7 @@ fmt: ## format, and mend what the linter can mend
 
 bench: ## measure
 	@$(SETUP)
-	@$(BIN)/python tools/bench.py
+	@$(BIN)/python -m tools.bench
 
 chaos: ## kill the engine at every named point and clean up after it
 	@$(SETUP)
