@@ -152,6 +152,14 @@ def test_without_a_key_or_with_a_bad_one_the_end_goes_on(serve: Serve, ssh_key: 
         assert not outcome.told
 
 
+def test_a_log_that_answers_late_is_read_again(serve: Serve, ssh_key: tuple[str, str]) -> None:
+    answers = [[], [key_line()]]
+    (outcome,) = Drain(lambda _i, _t: answers.pop(0) if answers else [], private_key=ssh_key[0], deadline_s=5).run(
+        [pod(1, serve(FakeNode()))]
+    )
+    assert outcome.told
+
+
 def test_logs_that_cannot_be_read_are_no_obstacle(ssh_key: tuple[str, str]) -> None:
     def fail(_id: str, _tail: int) -> list[LogLine]:
         raise ApiUnavailable("down")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -128,16 +129,15 @@ class RunpodClient:
         path, params = f"/pods/{_checked(pod_id)}/logs", {"source": source, "tail": str(tail)}
         found: list[LogLine] = []
         end_s = self._clock.monotonic_s() + wait_s
-        timeout = httpx.Timeout(LOG_IDLE_S, connect=self._patience.connect_s)
-        headers = {"Accept": "text/event-stream"}
+        request = self._http.build_request("GET", path, params=params, headers={"Accept": "text/event-stream"})
         try:
-            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise self._error(response)
-                found.extend(log_lines(self._until(response, end_s)))
-        except httpx.ReadTimeout:
-            pass  # what was read until then is in `found`
+                request.extensions["timeout"]["read"] = LOG_IDLE_S  # from here on: silence is the end
+                with suppress(httpx.ReadTimeout):  # what was read until then is in `found`
+                    found.extend(log_lines(self._until(response, end_s)))
         except httpx.HTTPError as error:
             raise _unreachable("GET", path, error) from error
         return found
@@ -261,7 +261,7 @@ class RunpodClient:
             return RateLimited(said, retry_in_s=_retry_after_s(response))
         if status == httpx.codes.BAD_REQUEST and CAPACITY.search(detail):
             return NoCapacity(said)
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
             return ApiUnavailable(said, request_id=request_id)
         return RequestRejected(said, status=status, request_id=request_id)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     import asyncssh
 
 CONNECT_S = 5.0  # a pod whose node never started must not hold up the others
+LOGIN_S = 20.0  # but one that answers may be busy
 RELEASE_S = 10.0  # what the node may take after its own deadline to give back the rest
 LOG_TAIL = 5000  # the host key is printed at the start: behind it may lie hours of work
 LOG_READERS = 8
+LOG_TRIES = 3
 DRAINED, DEADLINE_PASSED, NO_NODE = 0, 3, 4  # exit statuses of `podfleet-node drain`
 RESULTS = {DRAINED: "drained", DEADLINE_PASSED: "deadline passed", NO_NODE: "no node running"}
 
@@ -79,13 +82,16 @@ class Drain:
         return "" if self._private_key else "no SSH key in the stack config"
 
     def _target(self, pod: PodView) -> _Target | DrainOutcome:
-        try:
-            host_key = find_host_key(self._read_logs(pod.id, LOG_TAIL))
-        except ProviderError as error:
-            return DrainOutcome(pod.id, told=False, text=f"no logs: {error}")
-        if not host_key or pod.ssh is None:
-            return DrainOutcome(pod.id, told=False, text="no host key in the log")
-        return _Target(pod.id, pod.ssh, host_key)
+        reason = "no host key in the log"
+        for _ in range(LOG_TRIES):  # a slow answer looks like an empty log
+            try:
+                host_key = find_host_key(self._read_logs(pod.id, LOG_TAIL))
+            except ProviderError as error:
+                reason = f"no logs: {error}"
+                continue
+            if host_key and pod.ssh:
+                return _Target(pod.id, pod.ssh, host_key)
+        return DrainOutcome(pod.id, told=False, text=reason)
 
     async def _drain_all(self, targets: Sequence[_Target]) -> list[DrainOutcome]:
         end_s = asyncio.get_running_loop().time() + self._deadline_s
@@ -123,18 +129,24 @@ def _outcome(pod_id: str, code: int | None, stdout: str) -> DrainOutcome:
 async def _connect(target: _Target, private_key: str) -> asyncssh.SSHClientConnection:
     import asyncssh  # noqa: PLC0415
 
-    return await asyncio.wait_for(
-        asyncssh.connect(
-            target.address.host,
-            target.address.port,
-            username=target.address.username,
-            client_keys=[asyncssh.import_private_key(private_key)],
-            known_hosts=([asyncssh.import_public_key(target.host_key)], [], []),
-            agent_path=None,
-            config=None,
-        ),
-        CONNECT_S,
-    )
+    key, host_key = asyncssh.import_private_key(private_key), asyncssh.import_public_key(target.host_key)
+    where = (target.address.host, target.address.port)
+    sock = await asyncio.to_thread(socket.create_connection, where, CONNECT_S)
+    try:
+        return await asyncio.wait_for(
+            asyncssh.connect(
+                sock=sock,
+                username=target.address.username,
+                client_keys=[key],
+                known_hosts=([host_key], [], []),
+                agent_path=None,
+                config=None,
+            ),
+            LOGIN_S,
+        )
+    except BaseException:
+        sock.close()
+        raise
 
 
 def find_host_key(lines: Sequence[LogLine]) -> str:

@@ -69,6 +69,6 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
         pods=PodCore(client, census, ending, engine, clock, policy),
         guard=GuardCore(census, ending, lambda: uuid.uuid4().hex),
         sweep=SweepCore(census, ending),
-        reachable=ReachableCore(client, census, clock),
+        reachable=ReachableCore(client, census, engine, clock),
         secrets=SecretCore(client),
     )

@@ -11,6 +11,7 @@ from podfleet.errors import PodFailed, ProviderError
 from podfleet.providers.runpod.census import Census, Snapshot
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.drain import LOG_TAIL, find_host_key
+from podfleet.providers.runpod.ending import Watch
 from podfleet.providers.runpod.wire import LogLine, PodView
 
 log = structlog.get_logger()
@@ -35,9 +36,10 @@ class Reachable:
 class ReachableCore:
     """All waiters share the census: one list per poll interval for the whole fleet."""
 
-    def __init__(self, client: ReadsLogs, census: Census, clock: Clock) -> None:
+    def __init__(self, client: ReadsLogs, census: Census, engine: Watch, clock: Clock) -> None:
         self._client = client
         self._census = census
+        self._engine = engine
         self._clock = clock
 
     def wait(self, pod_id: str, *, deadline_s: float) -> Reachable:
@@ -46,6 +48,7 @@ class ReachableCore:
         snapshot: Snapshot | None = None
         status = "not listed"
         while True:
+            self._engine.require(f"waiting for pod {pod_id}")
             snapshot = self._census.next_poll(snapshot)
             pod = snapshot.find(pod_id)
             if pod is None and self._census.absent([pod_id], since_s=snapshot.asked_s):

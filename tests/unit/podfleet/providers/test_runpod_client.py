@@ -93,6 +93,7 @@ def test_a_connection_that_was_never_made_has_done_nothing() -> None:
         (402, "Your account balance is too low to rent a pod", NoBalance),
         (403, "access denied", RequestRejected),
         (404, "resource not found", RequestRejected),
+        (408, "timed out", ApiUnavailable),
         (410, "gone", RequestRejected),
         (422, "additional properties not allowed", RequestRejected),
         (500, "Something went wrong.", ApiUnavailable),
