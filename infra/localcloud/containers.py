@@ -43,6 +43,7 @@ class Container:
         self.root = root
         self._sockets = {port: _bound_socket() for port in tcp_ports}
         self.tcp_ports: dict[int, int] = {port: sock.getsockname()[1] for port, sock in self._sockets.items()}
+        self._preparing: asyncio.Future[None] | None = None
         self._process: processes.Process | None = None
         self._ssh: sshd.SshServer | None = None
         self._ssh_start: asyncio.Task[None] | None = None
@@ -50,8 +51,8 @@ class Container:
 
     async def prepare(self) -> None:
         """A clean disk with a new host key pair."""
-        await asyncio.to_thread(_clean, self.root)
-        await asyncio.to_thread(_write_host_key, self.root)
+        self._preparing = asyncio.ensure_future(asyncio.to_thread(_fill_disk, self.root))
+        await asyncio.shield(self._preparing)
 
     async def start(self, plan: Plan, reports: Reports, ssh_after_s: float) -> int:
         """Start the process, and the sshd a little later; the process's id."""
@@ -78,6 +79,8 @@ class Container:
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, a grace, SIGKILL for everything in it; then the sockets. The disk stays."""
+        if self._preparing:
+            await asyncio.wait([self._preparing])  # a thread cannot be stopped, and must not write after the wipe
         process = self._process
         if process:
             process.terminate()
@@ -123,13 +126,10 @@ def _bound_socket() -> socket.socket:
     return sock
 
 
-def _clean(root: Path) -> None:
+def _fill_disk(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     for folder in ("etc", "run", "tmp", "root"):
         (root / folder).mkdir(parents=True)
-
-
-def _write_host_key(root: Path) -> None:
     from localcloud import sshd  # noqa: PLC0415 - slow to load: the daemon does it once it is ready
 
     sshd.write_host_key(root)

@@ -20,7 +20,7 @@ from localcloud.cli import daemon_command, read_news
 from localcloud.statedir import StateDir
 
 STOP_DEADLINE_S = 15.0
-POLL_S = 0.02
+POLL_S = 0.03
 T = TypeVar("T")
 
 
@@ -56,12 +56,21 @@ class RunningCloud:
         events = self._get("/_emu/events", params={"since": since})["events"]
         return [event for event in events if kind in (None, event["kind"])]
 
-    def wait_for_event(self, kind: str, *, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
-        """The first event of this kind with these fields; TimeoutError when it does not come."""
+    def last_seq(self) -> int:
+        """Number of the newest event: `since` for what comes from now on."""
+        events = self.events()
+        return int(events[-1]["seq"]) if events else 0
+
+    def wait_for_event(self, kind: str, *, since: int = 0, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
+        """The first event after `since` of this kind with these fields; TimeoutError when it does not come."""
+        seen = since
 
         def found() -> dict[str, Any] | None:
-            events = self.events(kind)
-            return next((e for e in events if all(e.get(key) == value for key, value in fields.items())), None)
+            nonlocal seen
+            events = self.events(since=seen)
+            seen = events[-1]["seq"] if events else seen
+            fits = (e for e in events if e["kind"] == kind and fields.items() <= e.items())
+            return next(fits, None)
 
         return wait_until(found, timeout_s=timeout_s, what=f"event {kind} {fields}")
 

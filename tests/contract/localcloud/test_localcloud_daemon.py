@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,10 +181,8 @@ def test_a_killed_launcher_takes_its_pod_along_and_the_pod_restarts(tmp_path: Pa
         wait_until(lambda: len(cloud.events("pod.started")) == 2, what="restart")
 
 
-def test_it_is_ready_in_no_time_and_the_event_file_has_what_the_route_shows(tmp_path: Path) -> None:
-    start_s = time.monotonic()
+def test_the_event_file_has_what_the_route_shows(tmp_path: Path) -> None:
     with running(tmp_path / "cloud") as cloud:
-        assert time.monotonic() - start_s < 5  # 0.4 s on an idle machine
         rows = [json.loads(line) for line in (cloud.folder / "events.jsonl").read_text("utf-8").splitlines()]
         assert rows == cloud.events()
         with cloud.client() as api:

@@ -130,9 +130,29 @@ def test_sshd_answers_only_some_time_after_running(cloud: RunningCloud, create: 
     until_listening(login)
 
 
-def test_a_restarted_pod_has_another_host_key(cloud: RunningCloud, create: Create) -> None:
+def test_a_restarted_pod_has_another_host_key_and_its_old_port_is_closed(cloud: RunningCloud, create: Create) -> None:
     login = Login(cloud, create)
+    until_listening(login)
     with cloud.client() as api:
         api.post(f"/v2/pods/{login.pod_id}/action", json={"action": "restart"})
     wait_until(lambda: len(cloud.events("pod.started")) == 2, what="second start")
     assert (login.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text("utf-8") != login.host_key
+    with pytest.raises(ConnectionRefusedError):
+        login.run(lambda connection: connection.run("true"))
+
+
+def test_the_old_port_of_a_process_that_exited_is_closed(cloud: RunningCloud, create: Create) -> None:
+    cloud.settings(restart_backoff_s=60)
+    login = Login(cloud, create, cmd=["-c", "while ! test -e tmp/end; do sleep 0.05; done"])
+    until_listening(login)
+    login.run(lambda connection: connection.run("touch tmp/end"))
+    cloud.wait_for_event("pod.exited", pod_id=login.pod_id)
+
+    def refused() -> bool:
+        try:
+            login.run(lambda connection: connection.run("true"))
+        except (OSError, asyncssh.Error):
+            return True
+        return False
+
+    wait_until(refused, what="end of sshd")
