@@ -12,6 +12,7 @@ from podfleet_node.audio import BROKEN_EXIT
 from podfleet_node.engines.base import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BYTES_PER_SAMPLE = 2
@@ -24,12 +25,21 @@ def decode(source: Path, target: Path) -> int:
             if not container.streams.audio:
                 return _complain("no audio stream")
             resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            for frame in container.decode(audio=0):
+            for frame in _frames(container):
                 _write(out, resampler.resample(frame))
             _write(out, resampler.resample(None))
     except (av.FFmpegError, ValueError) as err:
         return _complain(f"{type(err).__name__}: {err}")
     return 0
+
+
+def _frames(container: Any) -> Iterator[Any]:
+    """All that can be decoded: like ffmpeg, one bad packet does not spoil an hour."""
+    for packet in container.demux(audio=0):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError as err:
+            sys.stderr.write(f"{err}\n")
 
 
 def _write(out: Any, frames: list[Any]) -> None:
