@@ -6,15 +6,16 @@ import sys
 
 import pulumi
 
-from podfleet.components.fleet import Fleet
+from podfleet.components.fleet import Fleet, price_of
 from podfleet.components.program import REPORTED, load, report
 from podfleet.components.tailnet import Tailnet
 from podfleet.errors import PodfleetError
 
 try:
     stack = load()
+    price = price_of(stack)
     tailnet = Tailnet("tailnet", stack)
-    fleet = Fleet("fleet", stack, tailnet=tailnet)
+    fleet = Fleet("fleet", stack, price=price, tailnet=tailnet)
 except PodfleetError as error:
     report(error)
     sys.exit(REPORTED)

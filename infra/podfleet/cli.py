@@ -22,7 +22,8 @@ from podfleet.workspace import Workspace, complete, find, prepare, without_made
 if TYPE_CHECKING:
     from podfleet.config import PodfleetConfig
     from podfleet.deploy import Deployment
-    from podfleet.providers.runpod.client import RunpodClient
+    from podfleet.placement import Quote
+    from podfleet.providers.runpod.client import Access, RunpodClient
 
 app = typer.Typer(
     help="A GPU transcription fleet as code.",
@@ -81,15 +82,14 @@ def scale(stack: StackName, pods: Annotated[int, typer.Argument(min=0)]) -> None
         raise ConfigError([f"podfleet:pods: {pods} is more than podfleet:maxPods ({config.max_pods})"])
     deployment = _deployment(workspace)
     slots = _chosen_slots(workspace, pods)
-    deployment.set_size(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
-    deployment.up()
+    deployment.resize(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
 
 
 @app.command()
 def reconcile(
     stack: StackName,
     once: Annotated[bool, typer.Option("--once", help="one round, for cron and CI")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the decision, change nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print decision and price, change nothing")] = False,
 ) -> None:
     """Size the fleet from the queue: observe, decide, write the stack's config, `up`."""
     if once == dry_run:
@@ -97,20 +97,16 @@ def reconcile(
     from podfleet.reconciler import tick
     from podfleet.signals.queue import QueueSignal
 
-    workspace = _ready(stack)
+    workspace = find(stack, Path.cwd()) if dry_run else _ready(stack)
     config = workspace.config()
-    deployment = _deployment(workspace)
+    deployment = None if dry_run else _deployment(workspace)
     with _cloud(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
         decision = tick(
-            config,
-            prefix=workspace.prefix,
-            deployment=deployment,
-            cloud=cloud,
-            queue=queue,
-            now_s=time.time(),
-            dry_run=dry_run,
+            config, prefix=workspace.prefix, deployment=deployment, cloud=cloud, queue=queue, now_s=time.time()
         )
     print(decision.reason)
+    if dry_run:
+        print(f"price: {_price(workspace, config, decision.slots)}")
 
 
 @app.command()
@@ -152,10 +148,14 @@ def policy(stack: StackName) -> None:
 
 
 def _ready(stack: str) -> Workspace:
-    """The workspace, with its config checked and its uid and key made: nothing has been changed in the cloud yet."""
+    """The workspace, with its config checked, its uid and SSH key made, and the cloud's key tried.
+
+    Nothing has been changed in the cloud yet, and the engine has not been started.
+    """
     workspace = find(stack, Path.cwd())
     prepare(workspace, os.environ)
-    workspace.config()
+    with _cloud(workspace, workspace.config()) as cloud:
+        cloud.list_pods()
     return workspace
 
 
@@ -166,14 +166,28 @@ def _full(workspace: Workspace) -> dict[str, str]:
 def _deployment(workspace: Workspace) -> Deployment:
     from podfleet.deploy import Deployment
 
-    return Deployment(workspace, _full(workspace), show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
+    full = _full(workspace)
+    for name in os.environ.keys() - full.keys():
+        del os.environ[name]  # the Automation API hands our own environment on: another stack's must not be in it
+    return Deployment(workspace, full, show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
 
 
 def _cloud(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:
     from podfleet.providers.runpod.client import RunpodClient
+
+    return closing(RunpodClient(_access(workspace, config)))
+
+
+def _access(workspace: Workspace, config: PodfleetConfig) -> Access:
     from podfleet.providers.runpod.settings import access_from
 
-    return closing(RunpodClient(access_from(_full(workspace), config.runpod_url)))
+    return access_from(_full(workspace), config.runpod_url, config.uid)
+
+
+def _price(workspace: Workspace, config: PodfleetConfig, slots: tuple[str, ...]) -> Quote:
+    from podfleet.providers.runpod.prices import price_plan
+
+    return price_plan(config, slots, prefix=workspace.prefix, access=_access(workspace, config))
 
 
 def _chosen_slots(workspace: Workspace, pods: int) -> tuple[str, ...]:

@@ -222,6 +222,14 @@ def parse(raw: Mapping[str, Any], *, stack: str) -> PodfleetConfig:
     return config
 
 
+def uid_problem(uid: str, stack: str) -> str:
+    """Why this uid is not the stack's own; empty where it is. A copied stack file must not end another fleet."""
+    if uid.rsplit("-", 1)[0] == stack:
+        return ""
+    copied = f"{uid!r} is not of stack {stack!r} (was its file copied?)"
+    return f"{NAMESPACE}:uid: {copied}; remove it from this stack's file, then run `podfleet env {stack}`"
+
+
 def _is_ours(key: str) -> bool:
     return ":" not in key or key.startswith(f"{NAMESPACE}:")
 
@@ -249,10 +257,6 @@ def _line(detail: Any, values: Mapping[str, Any]) -> str:
 def _across(config: PodfleetConfig, stack: str) -> list[str]:
     """What no single key can say."""
     checks = (
-        (
-            config.uid.rsplit("-", 1)[0] != stack,
-            f"uid: {config.uid!r} is not of stack {stack!r}; remove it from this stack's file, run `podfleet env`",
-        ),
         (config.pods > config.max_pods, f"pods: {config.pods} is more than podfleet:maxPods ({config.max_pods})"),
         (
             config.min_pods > config.max_pods,
@@ -264,4 +268,6 @@ def _across(config: PodfleetConfig, stack: str) -> list[str]:
         ),
         (config.join and not config.tailnet, "join: needs podfleet:tailnet"),
     )
-    return [f"{NAMESPACE}:{text}" for wrong, text in checks if wrong]
+    problems = [f"{NAMESPACE}:{text}" for wrong, text in checks if wrong]
+    copied = uid_problem(config.uid, stack)
+    return [copied, *problems] if copied else problems

@@ -13,10 +13,13 @@ from typing import Any
 from pulumi import automation as auto
 
 from podfleet.config import NAMESPACE
-from podfleet.errors import EngineError, StackLocked
+from podfleet.errors import STALE, EngineError, StackLocked, StaleGeneration
+from podfleet.providers.runpod.settings import GENERATION_VARIABLE
 from podfleet.workspace import Workspace
 
 PARALLEL = 64
+FROM_A_PLUGIN = "Exception calling application: "  # what gRPC puts before the text of a provider's error
+SEEN_ABOVE = frozenset({"update failed", "preview failed"})  # the engine's last word, when the reason is told already
 Show = Callable[[str], None]
 
 
@@ -34,8 +37,23 @@ class Deployment:
     def preview(self) -> None:
         _guarded(lambda: self._stack.preview(on_output=self._show, parallel=PARALLEL))
 
-    def up(self) -> None:
+    def up(self, *, expect_generation: str = "") -> None:
+        """Raises StaleGeneration where the fleet is no longer the one of `expect_generation`; empty: any will do."""
+        self._stack.workspace.env_vars[GENERATION_VARIABLE] = expect_generation
         _guarded(lambda: self._stack.up(on_output=self._show, parallel=PARALLEL, suppress_outputs=False))
+
+    def resize(self, slots: Sequence[str], *, decision: str, expect_generation: str = "") -> None:
+        """Write the size and bring it about. An `up` that is refused as a whole leaves the stack file as it was."""
+        file = self._workspace.stack_file
+        before = file.read_bytes()
+        self.set_size(slots, decision=decision)
+        written = file.read_bytes()
+        try:
+            self.up(expect_generation=expect_generation)
+        except (StackLocked, StaleGeneration):
+            if file.read_bytes() == written:  # else somebody else's size is in there by now
+                file.write_bytes(before)
+            raise
 
     def refresh(self) -> None:
         _guarded(lambda: self._stack.refresh(on_output=self._show, parallel=PARALLEL))
@@ -65,6 +83,8 @@ def _guarded(call: Callable[[], Any]) -> Any:
     except auto.ConcurrentUpdateError as error:
         raise StackLocked(_lock_line(str(error))) from None
     except auto.CommandError as error:
+        if STALE in str(error):  # it comes from another process: its text is all that there is
+            raise StaleGeneration from None
         raise EngineError(_reasons(str(error))) from None
 
 
@@ -80,4 +100,5 @@ def _lock_line(text: str) -> str:
 def _reasons(text: str) -> str:
     """The engine's error lines, each once; its whole output when it names none."""
     lines = [line.split("error: ", 1)[1].strip() for line in text.splitlines() if "error: " in line]
-    return "\n".join(dict.fromkeys(lines)) or text.strip()
+    told = dict.fromkeys(line.removeprefix(FROM_A_PLUGIN) for line in lines)
+    return "\n".join([line for line in told if line not in SEEN_ABOVE] or told) or text.strip()

@@ -8,6 +8,7 @@ PodfleetError                 1  anything that podfleet itself says
 ├── EngineGone                1  the engine that asked for a change has died; the change was not made
 ├── OtherFleetFound           1  pods that are not ours to touch, or not yet (`pods`)
 ├── StaleGeneration           1  somebody else changed the fleet since we looked; nothing was changed
+├── Held                      1  the reconciler could not see everything, and so changed nothing
 └── ProviderError             1  the cloud's answer
     ├── AuthError             2  401, or no key at all
     ├── NoBalance             1  402
@@ -28,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KEY_VARIABLE = "RUNPOD_API_KEY"
+STALE = "the fleet was changed by somebody else since we looked: nothing was changed; look again"
 
 
 class PodfleetError(Exception):
@@ -73,6 +75,16 @@ class OtherFleetFound(PodfleetError):
 class StaleGeneration(PodfleetError):
     """The state's Guard generation is not the one that the caller saw."""
 
+    def __init__(self) -> None:
+        super().__init__(STALE)
+
+
+class Held(PodfleetError):
+    """A reconciler that cannot see queue, pods or state keeps its hands off them."""
+
+    def __init__(self, size: int, reason: str) -> None:
+        super().__init__(f"held at {size} pods, nothing was changed: {'; '.join(reason.splitlines())}")
+
 
 class ProviderError(PodfleetError):
     """Whatever the provider's API said or failed to say."""
@@ -101,6 +113,11 @@ class RateLimited(ProviderError):
     def __init__(self, message: str, *, retry_in_s: float) -> None:
         super().__init__(message)
         self.retry_in_s = retry_in_s
+
+    def given_up(self) -> RateLimited:
+        """The same, for people: it would take longer than a command may take."""
+        text = f"{self}: it asks to wait {self.retry_in_s:.0f} s more, which is too long; run it again after that"
+        return RateLimited(text, retry_in_s=self.retry_in_s)
 
 
 class RequestRejected(ProviderError):

@@ -1,7 +1,7 @@
 """Observe, decide, act: one tick of the reconciler. Called by `podfleet reconcile`.
 
-Observing includes a refresh of the state. Whatever cannot be read stops the tick before anything is touched. Every
-number comes out of `scaling.decide`.
+Observing includes a refresh of the state. Whatever cannot be read stops the tick before anything is touched, and so
+does another reconciler that was faster. Every number comes out of `scaling.decide`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from podfleet.errors import EngineError, Held, ProviderError, SignalError
 from podfleet.logs import get_logger
 from podfleet.podspec import slot_of
 from podfleet.providers.runpod.census import is_ours
@@ -65,16 +66,20 @@ def tick(
     config: PodfleetConfig,
     *,
     prefix: str,
-    deployment: Deployment,
+    deployment: Deployment | None,
     cloud: RunpodClient,
     queue: QueueSignal,
     now_s: float,
-    dry_run: bool,
 ) -> Decision:
-    """One round. Answers the decision; with `dry_run` nothing is changed."""
-    if not dry_run:
-        deployment.refresh()
-    seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=now_s)
+    """One round; answers the decision. Without a `deployment` it is a dry run: nothing is changed, not even the state.
+
+    Raises Held where something cannot be seen, StaleGeneration where somebody else was faster.
+    """
+    try:
+        generation = _refreshed(deployment) if deployment else ""
+        seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=now_s)
+    except (SignalError, ProviderError, EngineError) as error:
+        raise Held(len(config.wanted_slots), str(error)) from error
     decision = decide(seen.demand, seen.fleet, policy_of(config), now_s=now_s)
     log.info(
         "scaling.decided",
@@ -86,7 +91,12 @@ def tick(
         claimable_jobs=seen.demand.claimable_jobs,
         running_jobs=seen.demand.running_jobs,
     )
-    if not dry_run and decision.changes(seen.fleet):
-        deployment.set_size(decision.slots, decision=decision.reason)
-        deployment.up()
+    if deployment and decision.changes(seen.fleet):
+        deployment.resize(decision.slots, decision=decision.reason, expect_generation=generation)
     return decision
+
+
+def _refreshed(deployment: Deployment) -> str:
+    """The state as the cloud is now; the generation that it has. Read before we look, so that no change is missed."""
+    deployment.refresh()
+    return str(deployment.outputs().get("generation") or "")

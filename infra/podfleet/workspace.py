@@ -19,7 +19,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig, parse
+from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig, parse, uid_problem
 from podfleet.errors import ConfigError, EngineError
 from podfleet.podspec import name_prefix
 
@@ -55,11 +55,23 @@ class Workspace:
 
     def raw_config(self) -> dict[str, Any]:
         """The stack file's values; a secret is its stand-in text, never its value."""
-        content = yaml.safe_load(self.stack_file.read_text()) or {}
-        values = content.get("config") or {}
+        values = self._file_config()
         return {
             key: "[secret]" if isinstance(value, dict) and "secure" in value else value for key, value in values.items()
         }
+
+    def _file_config(self) -> dict[str, Any]:
+        where = self.stack_file.relative_to(self.project_dir)
+        try:
+            content = yaml.safe_load(self.stack_file.read_text()) or {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise ConfigError(f"{where}{line}: not YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+        values = content.get("config") if isinstance(content, dict) else content
+        if not isinstance(values or {}, dict):
+            raise ConfigError(f"{where}: `config:` has to be a mapping of keys to values")
+        return values or {}
 
     def config(self) -> PodfleetConfig:
         """The stack's config, checked as a whole. Raises ConfigError."""
@@ -116,11 +128,14 @@ def complete(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
 def prepare(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
     """Make what a stack needs once (the stack itself, its uid, its SSH key pair); answers the environment.
 
-    Idempotent. The uid is taken from the stack's file, else from its outputs, else made. Raises EngineError.
+    Idempotent. The uid is taken from the stack's file, else from its outputs, else made. Raises EngineError, and
+    ConfigError for a uid that was copied from another stack.
     """
+    raw = workspace.raw_config()
+    if (uid := _value(raw, UID)) and (copied := uid_problem(uid, workspace.stack)):
+        raise ConfigError(copied)
     env = environment(workspace, outer)
     full = {**without_made(outer), **env}
-    raw = workspace.raw_config()
     if _run(workspace, full, "stack", "--show-name", check=False).returncode:
         _run(workspace, full, "stack", "init", workspace.stack)
     if not _value(raw, UID):

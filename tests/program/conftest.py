@@ -15,6 +15,8 @@ import pytest
 from pulumi.runtime import config as engine_config
 from pulumi.runtime import mocks
 
+from podfleet.providers.runpod import prices
+
 ROOT = Path(__file__).parents[2]
 VALUES = {
     "uid": "local-0a1b2c3d",
@@ -74,8 +76,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Recorder]]:
         program()
         return recorder
 
-    from podfleet.components import fleet  # noqa: PLC0415  mocks come before resource classes
-
-    monkeypatch.setattr(fleet, "offers_and_running", lambda *_args, **_kw: ([], {}))
+    monkeypatch.setattr(prices, "offers_and_running", lambda *_args, **_kw: ([], {}))
     yield call
     loop.close()

@@ -9,10 +9,10 @@ import pulumi
 from podfleet.components.pod import FleetPod
 from podfleet.components.program import Stack
 from podfleet.components.tailnet import Tailnet
-from podfleet.placement import Quote, quote
+from podfleet.placement import Quote
 from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.guard import Guard, GuardArgs
-from podfleet.providers.runpod.prices import offers_and_running
+from podfleet.providers.runpod.prices import price_plan
 from podfleet.providers.runpod.settings import access_from
 from podfleet.providers.runpod.sweep import Sweep, SweepArgs
 
@@ -21,14 +21,13 @@ class Fleet(pulumi.ComponentResource):
     """Guard → pods → Sweep. Guard comes first and is deleted last; every pod depends on it."""
 
     def __init__(
-        self, name: str, stack: Stack, *, tailnet: Tailnet, opts: pulumi.ResourceOptions | None = None
+        self, name: str, stack: Stack, *, price: Quote, tailnet: Tailnet, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("podfleet:index:Fleet", name, None, opts)
         config, spec = stack.config, pod_spec(stack.config)
         self.slots = list(config.wanted_slots)
         wanted = [remote_name(stack.prefix, slot, config.uid, spec) for slot in self.slots]
-        self.plan = _plan(stack, wanted)
-        pulumi.log.info(f"price: {self.plan}", self)
+        pulumi.log.info(f"price: {price}", self)
 
         guard = Guard(
             "guard",
@@ -58,19 +57,12 @@ class Fleet(pulumi.ComponentResource):
         self.usd_per_hour = pulumi.Output.all(*(pod.cost_usd_per_hr for pod in pods)).apply(
             lambda prices: round(sum(prices), 4)
         )
-        self.usd_per_hour_at_most = self.plan.most_usd_per_hr
+        self.usd_per_hour_at_most = price.most_usd_per_hr
         self.register_outputs({"slots": self.slots})
 
 
-def _plan(stack: Stack, wanted: list[str]) -> Quote:
-    """Prices of the plan: two reads, no writes."""
+def price_of(stack: Stack) -> Quote:
+    """What the plan costs, read before anything is made: a wrong key, or another stack's shell, stops here."""
     config = stack.config
-    access = access_from(os.environ, config.runpod_url)
-    offers, running = offers_and_running(access, uid=config.uid, prefix=stack.prefix, cloud=config.cloud)
-    return quote(
-        gpu_types=config.gpu_types,
-        offers=offers,
-        running_usd_per_hr=running,
-        wanted=wanted,
-        max_pods=config.max_pods,
-    )
+    access = access_from(os.environ, config.runpod_url, config.uid)
+    return price_plan(config, config.wanted_slots, prefix=stack.prefix, access=access)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podfleet.errors import SignalError
 from podfleet.scaling import Demand
+from podfleet.urls import is_loopback
 
 TIMEOUT_S = 10.0
 M = TypeVar("M", bound=BaseModel)
@@ -68,7 +69,7 @@ class QueueSignal:
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, transport=transport)
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, transport=transport, trust_env=not is_loopback(url))
 
     def __enter__(self) -> QueueSignal:
         return self

@@ -28,7 +28,7 @@ def pod(slot: str, name: str, guard: Guard, secret: Secret) -> Pod:
 secret = Secret("secret", SecretArgs("podfleet-t-key", config.require_secret("key"), "of the tests"))
 guard = Guard(
     "guard",
-    GuardArgs(UID, PREFIX, wanted, config.get_bool("adopt") or False, config.get("expectGeneration")),
+    GuardArgs(UID, PREFIX, wanted, config.get_bool("adopt") or False),
     pulumi.ResourceOptions(depends_on=[secret]),
 )
 pods = [pod(slot, name, guard, secret) for slot, name in zip(slots, wanted, strict=True)]

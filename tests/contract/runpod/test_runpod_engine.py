@@ -145,8 +145,8 @@ def test_an_older_look_changes_nothing(scratch: Scratch) -> None:
     seen = scratch.output("generation")
     scratch.config(pods=3)
     assert scratch.up() == 0, scratch.text
-    scratch.config(pods=1, expectGeneration=seen)
-    assert scratch.up() != 0
+    scratch.config(pods=1)
+    assert scratch.up(env={"PODFLEET_EXPECT_GENERATION": seen}) != 0
     assert "changed by somebody else" in scratch.text
     assert len(scratch.pods()) == 3
 

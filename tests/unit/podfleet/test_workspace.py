@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from podfleet.errors import ConfigError
-from podfleet.workspace import Workspace, complete, environment, find, without_made
+from podfleet.workspace import Workspace, complete, environment, find, prepare, without_made
 
 LOCAL = """config:
   podfleet:backendUrl: file://.podfleet/state
@@ -59,6 +59,27 @@ def test_made_variables_are_forgotten_and_a_persons_are_kept() -> None:
 def test_unknown_stacks_are_one_line_naming_those_that_exist(project: Path) -> None:
     with pytest.raises(ConfigError, match="no stack 'dev': stacks/ has local, prod"):
         find("dev", project)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("config:\n  podfleet:pods: [1\n", r"stacks/Pulumi\.prod\.yaml, line 3: not YAML: "),
+        ("config: 3\n", "has to be a mapping"),
+        ("- a\n", "has to be a mapping"),
+    ],
+)
+def test_a_stack_file_that_cannot_be_read_is_one_line(project: Path, text: str, said: str) -> None:
+    (project / "stacks" / "Pulumi.prod.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        Workspace(project, "prod").config()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copied_uid_is_refused_before_the_engine_is_asked(project: Path) -> None:
+    (project / "stacks" / "Pulumi.prod.yaml").write_text("config:\n  podfleet:uid: local-0a1b2c3d\n")
+    with pytest.raises(ConfigError, match=r"podfleet:uid: 'local-0a1b2c3d' is not of stack 'prod'.*podfleet env prod"):
+        prepare(Workspace(project, "prod"), {"PATH": "/nowhere"})
 
 
 def test_outside_a_checkout_it_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ create whose outcome is unknown does not: `create_pod` sends exactly one POST th
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -44,6 +43,7 @@ from podfleet.providers.runpod.wire import (
     WireSecretPage,
     log_lines,
 )
+from podfleet.urls import is_loopback
 
 CAPACITY = re.compile(r"no (longer any )?instances|not have the resources|not enough free GPUs|enough disk space", re.I)
 POD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -98,7 +98,7 @@ class RunpodClient:
             },
             timeout=httpx.Timeout(self._patience.read_s, connect=self._patience.connect_s),
             transport=transport,
-            trust_env=not _loopback(access.base_url),  # a proxy cannot reach this machine's own loopback
+            trust_env=not is_loopback(access.base_url),  # a proxy cannot reach this machine's own loopback
         )
 
     def close(self) -> None:
@@ -245,8 +245,10 @@ class RunpodClient:
             if response.is_success:
                 return response
             failure = self._error(response)
-            if not isinstance(failure, RateLimited) or self._clock.monotonic_s() + failure.retry_in_s > give_up_s:
+            if not isinstance(failure, RateLimited):
                 raise failure
+            if self._clock.monotonic_s() + failure.retry_in_s > give_up_s:
+                raise failure.given_up()
             self._clock.sleep(failure.retry_in_s)
 
     def _error(self, response: httpx.Response) -> ProviderError:
@@ -256,7 +258,7 @@ class RunpodClient:
         if status == httpx.codes.UNAUTHORIZED:
             return AuthError(f"401 {detail}" + (f" (request {request_id})" if request_id else ""))
         if status == httpx.codes.PAYMENT_REQUIRED:
-            return NoBalance(said)
+            return NoBalance(f"{said}: nothing was rented; top up the account, then run it again")
         if status == httpx.codes.TOO_MANY_REQUESTS:
             return RateLimited(said, retry_in_s=_retry_after_s(response))
         if status == httpx.codes.BAD_REQUEST and CAPACITY.search(detail):
@@ -313,11 +315,3 @@ def _checked(identifier: str) -> str:
     if not POD_ID.fullmatch(identifier):
         raise RequestRejected(f"not an id: {identifier!r}", status=0)
     return identifier
-
-
-def _loopback(url: str) -> bool:
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,6 +16,7 @@ import structlog
 from podfleet.errors import (
     ApiUnavailable,
     CreateFailed,
+    NoBalance,
     NoCapacity,
     OtherFleetFound,
     ProviderError,
@@ -93,6 +94,7 @@ class PodCore:
         self._engine = engine
         self._clock = clock
         self._policy = policy
+        self._no_balance = ""  # who cannot pay for one pod cannot pay for the next one either
 
     def create(self, spec: RentSpec) -> PodView:
         """Adopt the live pod of this name, or rent one: one POST per candidate. Returns as soon as there is an id."""
@@ -130,8 +132,13 @@ class PodCore:
 
     def _try(self, request: PodRequest, spec: RentSpec, attempt: _Attempt) -> PodView | None:
         self._engine.require(f"renting {spec.name}")
+        if self._no_balance:
+            raise NoBalance(self._no_balance)
         try:
             pod = self._client.create_pod(request)
+        except NoBalance as error:
+            self._no_balance = str(error)
+            raise
         except NoCapacity as error:
             log.info("pod.no_capacity", name=spec.name, candidate=str(request))
             attempt.refusals.append(error)

@@ -44,13 +44,13 @@ class GuardCore:
         self._ending.end(not_wanted_slots(ours, wish.wanted), why="slot not wanted")
         return self._new_generation()
 
-    def update(self, wish: Wish, *, generation: str, expected: str | None) -> str:
-        """End what is in no wanted slot; a slot that cannot be rented then does not block the scale-down of another."""
+    def update(self, wish: Wish, *, generation: str, expected: str) -> str:
+        """End what is in no wanted slot; a slot that cannot be rented then does not block the scale-down of another.
+
+        `expected`: the generation that the caller saw; empty where nobody looked before.
+        """
         if expected and expected != generation:
-            raise StaleGeneration(
-                f"the fleet was changed by somebody else (generation {generation[:8]}, not {expected[:8]}): "
-                "nothing was changed; look again"
-            )
+            raise StaleGeneration
         ours = _ours(self._census.now().pods, wish.uid, wish.prefix)
         self._ending.end(not_wanted_slots(ours, wish.wanted), why="slot not wanted")
         return self._new_generation()

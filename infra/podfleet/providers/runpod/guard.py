@@ -17,20 +17,20 @@ IDENTITY = ("uid", "prefix")
 
 @dataclass(frozen=True, slots=True)
 class GuardArgs:
-    """`wanted` is a written list of remote names, never an Output; `[]` ends all. `adopt` takes over a lost fleet.
-
-    With `expect_generation` an update is refused when somebody else has changed the fleet since.
-    """
+    """`wanted` is a written list of remote names, never an Output; `[]` ends all. `adopt` takes over a lost fleet."""
 
     uid: str
     prefix: str
     wanted: Sequence[str]
     adopt: bool = False
-    expect_generation: str | None = None
 
 
 class GuardProvider(Shell):
-    """This path is in every state: never move it."""
+    """This path is in every state: never move it.
+
+    An `up` that was told which generation its caller saw (the reconciler's) is refused when somebody else has changed
+    the fleet since. It is told by the environment, so that it is no input and a person's `up` is never refused.
+    """
 
     def check(self, _olds: Props, news: Props) -> CheckResult:
         return CheckResult(news, [CheckFailure(key, reason) for key, reason in wish_problems(news)])
@@ -47,7 +47,7 @@ class GuardProvider(Shell):
 
     def update(self, _id: str, olds: Props, news: Props) -> UpdateResult:
         generation = self.core.guard.update(
-            wish_of(news), generation=olds.get("generation") or "", expected=news.get("expectGeneration")
+            wish_of(news), generation=olds.get("generation") or "", expected=self._settings.expect_generation
         )
         return UpdateResult({**news, "generation": generation})
 
@@ -66,7 +66,6 @@ class Guard(Resource, module="runpod", name="Guard"):
             "prefix": args.prefix,
             "wanted": written_list(args.wanted),
             "adopt": args.adopt,
-            "expectGeneration": args.expect_generation,
             "generation": None,
         }
         super().__init__(GuardProvider(), resource_name, props, opts)

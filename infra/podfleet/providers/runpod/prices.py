@@ -1,21 +1,37 @@
-"""What the plan costs: the catalogue's offers and our live pods, read for the preview. Called by `components.fleet`."""
+"""What a plan costs: the catalogue's offers and our live pods. Called by the program and by `reconcile --dry-run`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
-from podfleet.placement import Offer
+from podfleet.placement import Offer, Quote, quote
+from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.census import is_ours
 from podfleet.providers.runpod.client import Access, RunpodClient
+
+if TYPE_CHECKING:
+    from podfleet.config import PodfleetConfig
 
 NO_STOCK = "NONE"
 
 
-def offers_and_running(access: Access, *, uid: str, prefix: str, cloud: str) -> tuple[list[Offer], dict[str, float]]:
-    """Offers of one cloud, and the price in $/h of each live pod of ours by remote name. Reads only.
+def price_plan(config: PodfleetConfig, slots: Sequence[str], *, prefix: str, access: Access) -> Quote:
+    """What `slots` cost, beside what runs now. Two reads, no writes. Raises ProviderError."""
+    offers, running = offers_and_running(access, uid=config.uid, prefix=prefix, cloud=config.cloud)
+    spec = pod_spec(config)
+    return quote(
+        gpu_types=config.gpu_types,
+        offers=offers,
+        running_usd_per_hr=running,
+        wanted=[remote_name(prefix, slot, config.uid, spec) for slot in slots],
+        max_pods=config.max_pods,
+    )
 
-    Raises ProviderError.
-    """
+
+def offers_and_running(access: Access, *, uid: str, prefix: str, cloud: str) -> tuple[list[Offer], dict[str, float]]:
+    """Offers of one cloud, and the price in $/h of each live pod of ours by remote name. Raises ProviderError."""
     with closing(RunpodClient(access)) as client:
         offers = [
             Offer(offer.gpu, offer.usd_per_hr, offer.availability != NO_STOCK)

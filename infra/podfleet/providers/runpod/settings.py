@@ -16,6 +16,7 @@ from podfleet.providers.runpod.client import DEFAULT_URL, Access
 
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
 SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
+GENERATION_VARIABLE = "PODFLEET_EXPECT_GENERATION"  # set by the reconciler for its own `up`, never in a shell
 NAMESPACE = "podfleet"
 SECONDS_PER_MINUTE = 60.0
 LOOKS_PER_POLL = 10.0
@@ -34,6 +35,7 @@ class ProviderSettings:
     reconcile_s: float = 60.0
     drain_deadline_s: float = 180.0
     max_runtime_s: float = 720 * SECONDS_PER_MINUTE
+    expect_generation: str = ""
 
     @property
     def access(self) -> Access:
@@ -76,6 +78,7 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         reconcile_s=number("reconcileSeconds", 60.0),
         drain_deadline_s=number("drainDeadlineSeconds", 180.0),
         max_runtime_s=number("maxRuntimeMinutes", 720.0, SECONDS_PER_MINUTE),
+        expect_generation=environ.get(GENERATION_VARIABLE, ""),
     )
     owner, uid = environ.get(STACK_VARIABLE), text("uid")
     if owner and uid and uid.rsplit("-", 1)[0] != owner:
@@ -89,6 +92,9 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
     return settings
 
 
-def access_from(environ: Mapping[str, str], base_url: str) -> Access:
-    """Where the API is and who we are, for callers outside the provider process: the environment, else the config."""
-    return read_settings(environ, {f"{NAMESPACE}:runpodUrl": base_url}.get).access
+def access_from(environ: Mapping[str, str], base_url: str, uid: str) -> Access:
+    """Where the API is and who we are, for callers outside the provider process: the environment, else the config.
+
+    Raises ConfigError where the environment is that of another stack than `uid`'s.
+    """
+    return read_settings(environ, {f"{NAMESPACE}:runpodUrl": base_url, f"{NAMESPACE}:uid": uid}.get).access

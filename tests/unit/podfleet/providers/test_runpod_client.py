@@ -140,6 +140,7 @@ def test_429_for_too_long_is_an_error_that_says_when() -> None:
     with pytest.raises(RateLimited) as caught:
         client_of(lambda _: problem(429, "rate limit", **{"Retry-After": "60"})).list_pods()
     assert caught.value.retry_in_s == 60
+    assert "asks to wait 60 s more, which is too long; run it again" in str(caught.value)
 
 
 def test_an_html_error_is_one_short_line() -> None:

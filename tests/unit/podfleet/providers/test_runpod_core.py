@@ -345,3 +345,13 @@ def test_no_balance_is_told_as_it_is(fake: FakeRunpod, clock: FakeClock) -> None
     fake.next("post_pod", lambda _: problem(402, "Your account balance is too low to rent a pod"))
     with pytest.raises(NoBalance, match="balance is too low"):
         runtime_of(fake, clock).pods.create(SPEC)
+
+
+def test_no_balance_for_one_pod_stops_the_others_of_this_run_without_asking(fake: FakeRunpod, clock: FakeClock) -> None:
+    fake.next("post_pod", lambda _: problem(402, "Your account balance is too low to rent a pod"))
+    pods = runtime_of(fake, clock).pods
+    for slot in ("slot-01", "slot-02", "slot-03"):
+        with pytest.raises(NoBalance, match=r"balance is too low.*top up"):
+            pods.create(replace(SPEC, name=f"podfleet-dev-{slot}-0badcafe", slot=slot))
+    assert len(fake.posts()) == 1
+    assert fake.names() == []

@@ -15,7 +15,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 
 from podfleet.errors import ConfigError
 from podfleet.providers import PROVIDERS
-from podfleet.providers.runpod.guard import GuardArgs, GuardProvider, written_list
+from podfleet.providers.runpod.guard import GuardProvider, written_list
 from podfleet.providers.runpod.pod import PodProvider
 from podfleet.providers.runpod.reachable import PodReachableProvider
 from podfleet.providers.runpod.secret import SecretArgs, SecretProvider
@@ -72,7 +72,7 @@ def test_sweep_has_no_default_for_pods() -> None:
 
 
 def test_guard_changes_only_with_the_wish() -> None:
-    same = {**GUARD, "adopt": True, "expectGeneration": "x"}
+    same = {**GUARD, "adopt": True}
     assert not GuardProvider().diff("g", GUARD, same).changes
     assert GuardProvider().diff("g", GUARD, {**GUARD, "wanted": []}).changes
 
@@ -130,4 +130,3 @@ def test_wanted_is_never_an_output() -> None:
 
 def test_no_repr_of_arguments_shows_a_value() -> None:
     assert "tskey" not in repr(SecretArgs("s", "tskey-auth-1"))
-    assert GuardArgs("u", "p", []).expect_generation is None
