@@ -27,26 +27,37 @@ LINUX = sys.platform == "linux"
 def main() -> None:
     """Start, watch, clean up."""
     control = int(sys.argv[1])
+    os.set_inheritable(control, False)
     order = json.loads(_read_line(control))
     wakeup = _wake_on_sigchld()
     libc = ctypes.CDLL(None) if LINUX else None
     if libc:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     pid = _start(order, libc)
-    _let_go_of_output()
-    _tell(control, f"pid {pid}")
-    _watch(control, wakeup, pid, bool(order["keep_orphans"]))
-    _kill_all(pid)
+    try:
+        _let_go_of_output()
+        _tell(control, f"pid {pid}")
+        _watch(control, wakeup, pid, bool(order["keep_orphans"]))
+    finally:
+        _kill_all(pid)
 
 
 def _read_line(control: int) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
-        chunk = os.read(control, 65536)
+        chunk = _read(control)
         if not chunk:
             sys.exit(1)
         line += chunk
     return line
+
+
+def _read(control: int) -> bytes:
+    """What the cloud said; nothing when it is gone (a reset: it died with our last word unread)."""
+    try:
+        return os.read(control, 65536)
+    except OSError:
+        return b""
 
 
 def _wake_on_sigchld() -> int:
@@ -102,7 +113,7 @@ def _watch(control: int, wakeup: int, pid: int, keep_orphans: bool) -> None:
             if not alive and not (keep_orphans and children_left):
                 return
         if control in ready:
-            orders = os.read(control, 4096)
+            orders = _read(control)
             if not orders:
                 return
             if alive and b"t" in orders:
