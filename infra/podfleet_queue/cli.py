@@ -29,7 +29,7 @@ def main() -> None:
     try:
         app()
     except QueueError as error:
-        print(f"podfleet-queue: {error}", file=sys.stderr)  # noqa: T201 - the one place that speaks to the terminal
+        print(f"podfleet-queue: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -46,7 +46,7 @@ def serve(
     ] = 300.0,
 ) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
-    from podfleet_queue import server  # noqa: PLC0415 - add and status start faster without
+    from podfleet_queue import server
 
     policy = Policy(lease_s=lease_s, offline_after_s=offline_s, max_attempts=max_attempts, retry_base_s=retry_s)
     server.serve(server.ServeOptions(folder, host, port, policy), _say)
@@ -86,14 +86,14 @@ def status(
 
 
 def _client(url: str) -> "httpx.Client":
-    import httpx  # noqa: PLC0415 - the server does not need it
+    import httpx
 
     return httpx.Client(base_url=url, timeout=UPLOAD_TIMEOUT_S, trust_env=False)
 
 
 def _ask(client: "httpx.Client", method: str, path: str, **options: object) -> dict[str, Any]:
     """One call; any failure is one line that names the server."""
-    import httpx  # noqa: PLC0415
+    import httpx
 
     try:
         response = client.request(method, path, **options)  # type: ignore[arg-type]
@@ -109,4 +109,4 @@ def _ask(client: "httpx.Client", method: str, path: str, **options: object) -> d
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - stdout is the answer
+    print(line, flush=True)

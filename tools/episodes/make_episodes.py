@@ -1,7 +1,8 @@
 """Make the demo's episodes: texts -> flite speech -> small Opus files. Needs flite; the demo never runs this.
 
 usage: python tools/episodes/make_episodes.py [--only TEXT ...]      make the audio again from references.json
-       python tools/episodes/make_episodes.py --measure [--only ...] recognise the committed audio, print error rates
+       python tools/episodes/make_episodes.py --measure [--whole] [--only ...]
+                                                     recognise the committed audio, print error rates (--whole: uncut)
 
 `references.json` is the source: title, voice and text per episode; this program writes `seconds` and where each
 sentence starts and ends beside it (tests cut audio there). The sentences are spoken one by one with a pause between
@@ -43,12 +44,13 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], help="parts of file names")
     options = parser.parse_args()
     document = json.loads(REFERENCES.read_text(encoding="utf-8"))
     chosen = [e for e in document["episodes"] if not options.only or any(part in e["file"] for part in options.only)]
     if options.measure:
-        measure(chosen)
+        measure(chosen, whole=options.whole)
         return
     AUDIO.mkdir(exist_ok=True)
     for episode in chosen:
@@ -139,22 +141,17 @@ def recognise(samples: Samples, *, whole: bool = False) -> tuple[str, float]:
     return " ".join(heard), time.process_time() - started_s
 
 
-def measure(episodes: list[dict[str, Any]]) -> None:
-    """Print the error rate and speed of each episode, by segments and whole, and the rate per voice."""
+def measure(episodes: list[dict[str, Any]], *, whole: bool) -> None:
+    """Print the error rate and speed (x real time, one core's CPU time) of each episode, and the rate per voice."""
     by_voice: dict[str, list[tuple[list[str], list[str]]]] = {}
     for episode in episodes:
         samples = decode(AUDIO / episode["file"])
         audio_s = len(samples) / RATE_HZ
-        reference = normalise(episode["text"])
-        heard, cpu_s = recognise(samples)
-        heard_whole, cpu_whole_s = recognise(samples, whole=True)
-        by_voice.setdefault(episode["voice"], []).append((reference, normalise(heard)))
-        print(
-            f"{episode['file']:28} {audio_s:5.1f} s  {len(reference)} words"
-            f"  segments WER {word_error_rate(reference, normalise(heard)):.3f} {audio_s / cpu_s:4.1f}x"
-            f"  whole WER {word_error_rate(reference, normalise(heard_whole)):.3f} {audio_s / cpu_whole_s:4.1f}x",
-            flush=True,
-        )
+        heard, cpu_s = recognise(samples, whole=whole)
+        pair = (normalise(episode["text"]), normalise(heard))
+        by_voice.setdefault(episode["voice"], []).append(pair)
+        rate = word_error_rate(*pair)
+        print(f"{episode['file']:28} {audio_s:5.1f} s  WER {rate:.3f}  {audio_s / cpu_s:4.1f}x", flush=True)
     for voice, pairs in sorted(by_voice.items()):
         print(f"{voice}: WER {mean_error_rate(pairs):.3f} over {len(pairs)} episodes")
 

@@ -146,3 +146,36 @@ def _assert_record_is_sound(record: list[dict[str, Any]], episodes: int) -> None
             assert holder[job_id] == event["node_id"]
             completed[job_id] += 1
     assert list(completed.values()) == [1] * episodes
+
+
+def test_an_upload_that_breaks_off_queues_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as queue, client(queue) as http:
+        port = int(queue.url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(
+                b"POST /api/episodes?filename=a.opus HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nonly a part"
+            )
+        deadline_s = time.monotonic() + 10
+        while list((tmp_path / "uploads").iterdir()):
+            assert time.monotonic() < deadline_s
+        assert http.get("/api/episodes").json()["total"] == 0
+        add(http)
+        assert http.get("/api/episodes").json()["total"] == 1
+
+
+def test_running_requests_are_answered_before_the_end(tmp_path: Path) -> None:
+    """SIGTERM in the middle of a burst: every caller gets a whole answer or none, and the exit code is 0."""
+    with running(tmp_path) as queue, client(queue) as http:
+        added = [add(http, title=f"episode {number}")["job_id"] for number in range(10)]
+        accepted: dict[int, str] = {}
+        threads = [threading.Thread(target=_work_until_it_dies, args=(queue, n, accepted)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        assert queue.terminate() == 0
+        for thread in threads:
+            thread.join()
+    with running(tmp_path) as queue, client(queue) as http:
+        rows = http.get("/api/queue/all").json()["jobs"]
+        assert len(rows) == len(added)
+        done = {row["episode_id"] for row in rows if row["status"] == "completed"}
+        assert set(accepted) <= done
