@@ -45,7 +45,7 @@ def main() -> int:
     _stop(stage)
     if not chosen.keep:
         shutil.rmtree(folder / "project", ignore_errors=True)
-    console.print(str(end), style="bold green" if end.good else "bold red", markup=False)
+    console.print(str(end), style="bold green" if end.good else "bold red", markup=False, soft_wrap=True)
     if not end.good:
         console.print(f"logs: {stage.logs} and {folder / 'cloud'}", markup=False)
     return 0 if end.good else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from tools.episodes import wer
 from tools.stage import CHECKOUT, Stage
 
 EPISODES = CHECKOUT / "tools" / "episodes"
-
-NOT_SPOKEN = re.compile(r"^\*Language:.*$|\*\*\[[\d:]+\]\*\*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,6 @@ class Episodes:
         return f"{len(self.all)} episodes queued: {counts}"
 
 
-def spoken(markdown: str) -> str:
-    """A transcript's words, without its language line and time stamps."""
-    return NOT_SPOKEN.sub(" ", markdown)
-
-
 def error_rate(reference: str, transcript: str) -> float:
     """Word error rate of a transcript as the server keeps it."""
-    return wer.word_error_rate(reference, spoken(transcript))
+    return wer.word_error_rate(wer.normalise(reference), wer.words_of_transcript(transcript))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from tools.demo.episodes_queue import Episodes, error_rate
+from tools.demo.episodes_queue import Episodes
+from tools.episodes import wer
 from tools.stage import Stage
 
 
@@ -27,8 +29,10 @@ def verdict(stage: Stage, episodes: Episodes) -> Verdict:
     jobs: list[dict[str, Any]] = stage.queue("/api/queue/all?limit=10000")["jobs"]
     done = [job for job in jobs if job["status"] == "completed"]
     rates = word_error_rates(stage, episodes, done)
+    report = {"jobs": jobs, "ledger": stage.cloud("/_emu/ledger"), "word_error_rates": rates}
+    (stage.logs / "report.json").write_text(json.dumps(report, indent=1))
     workers = {job["completed_by"] for job in done}
-    ledger = stage.cloud("/_emu/ledger")
+    ledger = report["ledger"]
     rented = len(ledger["pods"])
     pods, keys, nodes = counts(stage)
     lost = len(episodes.all) - len(done)
@@ -42,12 +46,13 @@ def verdict(stage: Stage, episodes: Episodes) -> Verdict:
 
 
 def word_error_rates(stage: Stage, episodes: Episodes, jobs: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean word error rate per voice, of the transcripts that the server has."""
-    rates: dict[str, list[float]] = defaultdict(list)
+    """Word error rate per voice, all words together, of the transcripts that the server has."""
+    pairs: dict[str, list[tuple[list[str], list[str]]]] = defaultdict(list)
     for job in jobs:
         episode = episodes.ids[job["episode_id"]]
-        rates[episode.voice].append(error_rate(episode.reference, transcript(stage, job["episode_id"])))
-    return {voice: sum(found) / len(found) for voice, found in rates.items()}
+        heard = wer.words_of_transcript(transcript(stage, job["episode_id"]))
+        pairs[episode.voice].append((wer.normalise(episode.reference), heard))
+    return {voice: wer.mean_error_rate(found) for voice, found in pairs.items()}
 
 
 def transcript(stage: Stage, episode_id: int) -> str:
