@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import stamina.instrumentation
 import structlog
 
 
 def configure(*, as_json: bool) -> None:
-    """Set up once, at the start of the command."""
+    """Set up once, at the start of the command. Repeated requests are not reported: the last answer is."""
+    stamina.instrumentation.set_on_retry_hooks([])
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), renderer],

@@ -139,7 +139,7 @@ class RunpodClient:
                 with suppress(httpx.ReadTimeout):  # what was read until then is in `found`
                     found.extend(log_lines(self._until(response, end_s)))
         except httpx.HTTPError as error:
-            raise _unreachable("GET", path, error) from error
+            raise self._unreachable("GET", path, error) from error
         return found
 
     def _until(self, response: httpx.Response, end_s: float) -> Iterator[str]:
@@ -241,7 +241,7 @@ class RunpodClient:
             try:
                 response = self._http.request(method, path, params=params, json=json, timeout=timeout)
             except httpx.HTTPError as error:
-                raise _unreachable(method, path, error) from error
+                raise self._unreachable(method, path, error) from error
             if response.is_success:
                 return response
             failure = self._error(response)
@@ -250,6 +250,12 @@ class RunpodClient:
             if self._clock.monotonic_s() + failure.retry_in_s > give_up_s:
                 raise failure.given_up()
             self._clock.sleep(failure.retry_in_s)
+
+    def _unreachable(self, method: str, path: str, error: httpx.HTTPError) -> ApiUnavailable:
+        """Only a connection that was never made proves that nothing was done."""
+        never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        said = f"no answer from RunPod at {self._access.base_url} to {method} {path}"
+        return ApiUnavailable(f"{said}: {error or type(error).__name__}", maybe_done=not never_sent)
 
     def _error(self, response: httpx.Response) -> ProviderError:
         status, request_id = response.status_code, response.headers.get("x-request-id", "")
@@ -276,13 +282,6 @@ def _parse(response: httpx.Response, model: type[Model]) -> Model:
         where = ", ".join(sorted({".".join(map(str, problem["loc"])) or "body" for problem in error.errors()})[:3])
         text = f"RunPod's answer to {response.request.method} {response.request.url.path} cannot be read ({where})"
         raise ApiUnavailable(f"{text} (request {request_id})", request_id=request_id) from None
-
-
-def _unreachable(method: str, path: str, error: httpx.HTTPError) -> ApiUnavailable:
-    """Only a connection that was never made proves that nothing was done."""
-    never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    reason = str(error) or type(error).__name__
-    return ApiUnavailable(f"no answer from RunPod to {method} {path}: {reason}", maybe_done=not never_sent)
 
 
 def _detail(response: httpx.Response, *, hide: str) -> str:

@@ -83,7 +83,8 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
     owner, uid = environ.get(STACK_VARIABLE), text("uid")
     if owner and uid and uid.rsplit("-", 1)[0] != owner:
         problems.append(
-            f'this shell has the environment of stack {owner}, not of {uid}: run eval "$(podfleet env STACK)"'
+            f"this shell has the environment of stack {owner}, not of {uid}: "
+            f'run eval "$(podfleet env {uid.rsplit("-", 1)[0]})"'
         )
     if not settings.base_url.startswith(("http://", "https://")):
         problems.append(f"{NAMESPACE}:runpodUrl must begin with http:// or https://")

@@ -1,0 +1,57 @@
+"""What the engine gets to see when a shell still has another stack's environment: the real command, an engine of sh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from podfleet.workspace import Workspace, complete
+
+ENGINE = """#!/bin/sh
+test "$1" = version && echo v3.259.0 && exit
+env >"$SEEN.$$"
+exit 1
+"""
+LOCAL = """config:
+  podfleet:backendUrl: file://.podfleet/state
+  podfleet:pulumiHome: .podfleet/home
+  podfleet:credentialsFile: keys.env
+"""
+PROD = """config:
+  podfleet:uid: prod-0a1b2c3d
+  podfleet:sshPublicKey: a
+  podfleet:sshPrivateKey: b
+  podfleet:image: i:1
+  podfleet:gpuTypes: [NVIDIA L4]
+  podfleet:queueUrl: http://127.0.0.1:9
+"""
+
+
+def test_the_engine_of_one_stack_sees_nothing_of_another(tmp_path: Path) -> None:
+    for name, text in {"Pulumi.local.yaml": LOCAL, "Pulumi.prod.yaml": PROD}.items():
+        (tmp_path / "stacks").mkdir(exist_ok=True)
+        (tmp_path / "stacks" / name).write_text(text)
+    (tmp_path / "Pulumi.yaml").write_text("name: podfleet\nruntime: python\nstackConfigDir: stacks\n")
+    (tmp_path / "keys.env").write_text("RUNPOD_API_KEY=rpa_local\nTAILSCALE_API_KEY=tskey-local\n")
+    engine = tmp_path / "bin" / "pulumi"
+    engine.parent.mkdir()
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    plain = {"PATH": f"{engine.parent}{os.pathsep}{os.defpath}", "SEEN": str(tmp_path / "seen")}
+    shell = complete(Workspace(tmp_path, "local"), plain)
+    assert shell["RUNPOD_API_KEY"] == "rpa_local"
+
+    # the automation API is what matters here: `preview` would stop earlier, without a key
+    script = (
+        "import os; from pathlib import Path; from podfleet.cli import _deployment; "
+        "from podfleet.workspace import Workspace; _deployment(Workspace(Path.cwd(), 'prod'))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=shell, capture_output=True, check=False)
+    seen = [file.read_text() for file in tmp_path.glob("seen.*")]
+    assert seen, "the engine was started"
+    for text in seen:
+        assert "PODFLEET_STACK=prod" in text
+        for foreign in ("rpa_local", "tskey-local", "PULUMI_HOME", "PULUMI_BACKEND_URL", "PASSPHRASE"):
+            assert foreign not in text
