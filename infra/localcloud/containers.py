@@ -25,6 +25,7 @@ class Plan:
     env: dict[str, str] = field(repr=False)
     login_env: dict[str, str] = field(repr=False)
     impostor: bool = False
+    sees: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Container:
         for port, sock in self._sockets.items():
             if port != 22:
                 sock.close()  # the pod listens there itself, if it wants to
-        process = await processes.start(processes.Command(plan.argv, plan.env, self.root))
+        process = await processes.start(processes.Command(plan.argv, plan.env, self.root, plan.sees))
         self._process = process
         for stream in (process.stdout, process.stderr):
             self._readers.append(asyncio.ensure_future(_read_lines(stream, reports.line)))
@@ -146,5 +147,6 @@ def _ssh_server(root: Path, plan: Plan, reports: Reports) -> "sshd.SshServer":
             on_exec=reports.ssh_exec,
             on_exit=reports.ssh_exit,
             impostor=plan.impostor,
+            sees=plan.sees,
         )
     )

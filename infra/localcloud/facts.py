@@ -75,6 +75,7 @@ class Facts(_Fact):
     pod_command: tuple[str, ...] = Field(min_length=1)
     image_commands: dict[str, tuple[str, ...]] = {}
     image_env: dict[str, str] = {}
+    pod_sees: tuple[str, ...] = ()
     boot_s: float = Field(ge=0)
     ssh_s: float = Field(ge=0)
     ssh_impostor_names: tuple[str, ...] = ()

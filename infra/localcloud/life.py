@@ -126,7 +126,7 @@ class Life:
             raise BootFailed(f"error creating container: secret {env.secret} of variable {env.variable} does not exist")
         argv = environment.command_line(pod.request, facts.command_of(pod.request.image))
         impostor = any(part in pod.name for part in facts.ssh_impostor_names)
-        return Plan([resolve(argv[0], env["PATH"]), *argv[1:]], env, base, impostor)
+        return Plan([resolve(argv[0], env["PATH"]), *argv[1:]], env, base, impostor, facts.pod_sees)
 
     def _reports(self) -> Reports:
         events, pod_id = self._ground.events, self._pod.id

@@ -20,15 +20,18 @@ from pathlib import Path
 LAUNCHER = Path(__file__).with_name("launcher.py")
 MAX_LINE_BYTES = 1 << 20
 LAUNCHER_END_S = 2.0
+# What an image holds; here it is this machine's system and the Python that the pods' programs are installed for.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/proc", "/sys", "/dev", "/run", "/var")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run, with exactly this environment."""
+    """What to run, with exactly this environment; it sees the system, its `cwd`, and what is named in `sees`."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
+    sees: Sequence[str] = ()
     with_stdin: bool = False
     keep_orphans: bool = False
 
@@ -126,9 +129,20 @@ def _order(command: Command) -> bytes:
         "argv": list(command.argv),
         "env": dict(command.env),
         "cwd": str(command.cwd),
+        "sees": [*SYSTEM, *_python(), *_named(command.argv), *command.sees],
         "keep_orphans": command.keep_orphans,
     }
     return json.dumps(order).encode() + b"\n"
+
+
+def _python() -> list[str]:
+    """This interpreter and its packages; editable ones lie elsewhere."""
+    return [sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry.startswith("/"))]
+
+
+def _named(argv: Sequence[str]) -> list[str]:
+    """Files that the command line names: a program or script of a test, say."""
+    return [word for word in argv if word.startswith("/") and Path(word).is_file()]
 
 
 async def _read_pid(reader: asyncio.StreamReader) -> int:

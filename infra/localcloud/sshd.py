@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class SshSpec:
     on_exec: Callable[[str], None]
     on_exit: Callable[[str, int], None]
     impostor: bool = False
+    sees: Sequence[str] = ()
 
 
 def write_host_key(root: Path) -> str:
@@ -98,7 +99,8 @@ class SshServer:
         self._spec.on_exec(words)
         shell = shutil.which("bash") or "/bin/sh"
         argv = [shell, "-c", words] if words else [shell]
-        command = processes.Command(argv, self._spec.env, self._spec.root, with_stdin=True, keep_orphans=True)
+        spec = self._spec
+        command = processes.Command(argv, spec.env, spec.root, spec.sees, with_stdin=True, keep_orphans=True)
         process = await processes.start(command)
         # The command outlives a client that goes away, as under a real sshd; only this server's end is its end.
         self._sessions.add(process)

@@ -1,4 +1,4 @@
-"""`make demo` is no theatre: its last line is recomputed here from the services' own records, and its pods are looked at."""
+"""`make demo` is no theatre: its last line is recomputed from the services' own records; its pods are looked at."""
 
 from __future__ import annotations
 

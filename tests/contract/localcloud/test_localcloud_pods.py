@@ -1,5 +1,6 @@
 """Pods over the wire: created, paged, booted, logged, acted upon, ended; stock and money follow."""
 
+import ctypes
 import json
 import math
 import os
@@ -77,7 +78,7 @@ def test_the_process_s_environment_is_exactly_the_contract_s_with_secrets_resolv
     raw = Path(f"/proc/{where['pid']}/environ").read_bytes().decode().rstrip("\0").split("\0")
     seen = dict(line.split("=", 1) for line in raw)
     assert set(seen) == {
-        *("PATH", "HOME", "LANG", "PODFLEET_ROOT"),
+        *("PATH", "HOME", "LANG", "PODFLEET_ROOT", "TMPDIR"),
         *("RUNPOD_POD_ID", "RUNPOD_DC_ID", "RUNPOD_POD_HOSTNAME", "RUNPOD_GPU_COUNT", "RUNPOD_CPU_COUNT"),
         *("RUNPOD_PUBLIC_IP", "RUNPOD_TCP_PORT_22", "RUNPOD_API_KEY", "CUDA_VERSION", "PYTORCH_VERSION"),
         *("LC_ALL", "PODFLEET_UID", "PODFLEET_TAILNET_KEY"),
@@ -87,6 +88,25 @@ def test_the_process_s_environment_is_exactly_the_contract_s_with_secrets_resolv
     assert seen["RUNPOD_TCP_PORT_22"] == str(where["ssh_port"])
     assert "s3cret" not in json.dumps(cloud.events())
     assert "s3cret" not in json.dumps(cloud.pods())
+
+
+def has_landlock() -> bool:
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1
+
+
+@pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock: a pod's process sees the whole machine")
+def test_a_pod_sees_its_own_disk_and_the_system_and_nothing_else_of_the_machine(
+    cloud: RunningCloud, create: Create, tmp_path: Path
+) -> None:
+    (tmp_path / "references.json").write_text("what nobody may read")
+    script = f"cat {tmp_path}/references.json; ls {tmp_path}; echo mine > kept && cat kept && echo done; sleep 600"
+    pod = create(entrypoint=["sh", "-c"], cmd=[script])
+    log = cloud.folder / "logs" / f"{pod['id']}.log"
+    wait_until(lambda: log.exists() and "done" in log.read_text(), what="the script's last word")
+    text = log.read_text()
+    assert text.count("Permission denied") == 2
+    assert "mine" in text
+    assert "nobody may read" not in text
 
 
 def test_a_missing_secret_is_an_error_state_that_says_which(

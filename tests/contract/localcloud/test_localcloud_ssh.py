@@ -58,7 +58,7 @@ def test_a_command_has_the_pod_s_folder_the_image_s_environment_and_its_exit_cod
     assert first == str(login.root)
     env = dict(line.split("=", 1) for line in rest if "=" in line)
     assert rest[-1] == "by stdin"
-    assert set(env) - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "HOME", "LANG", "PODFLEET_ROOT"}
+    assert set(env) - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "HOME", "LANG", "PODFLEET_ROOT", "TMPDIR"}
     assert env["PODFLEET_ROOT"] == env["HOME"] == str(login.root)
     command = "pwd; env; cat; echo oops >&2; exit 7"
     assert cloud.wait_for_event("ssh.exec", command=command)["pod_id"] == login.pod_id
