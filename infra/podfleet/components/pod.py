@@ -77,7 +77,7 @@ class FleetPod(pulumi.ComponentResource):
                     stdin=pulumi.Output.secret(step.stdin) if step.stdin else None,
                     triggers=[self.pod.id],  # a new pod behind an old address would otherwise go unnoticed
                     add_previous_output_in_env=False,
-                    logging=command.remote.Logging.STDERR,  # what a step prints is in the state, not in everybody's plan
+                    logging=command.remote.Logging.STDERR,  # what a step prints is in the state
                     opts=pulumi.ResourceOptions(
                         parent=self,
                         depends_on=before,
