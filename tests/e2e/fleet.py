@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,13 @@ class Fleet:
 
     def was_hit(self, fault_id: str, since: int = 0) -> bool:
         return any(event["kind"] == "fault.hit" and event["fault_id"] == fault_id for event in self.events(since))
+
+    def wait_for_hit(self, fault_id: str, *, limit_s: float = 60) -> None:
+        """Until a fault has hit: then the engine stands at this very request."""
+        end_s = time.monotonic() + limit_s
+        while not self.was_hit(fault_id):
+            assert time.monotonic() < end_s, f"fault {fault_id} did not hit within {limit_s:.0f} s"
+            time.sleep(0.05)
 
     # The queue
 
