@@ -168,7 +168,8 @@ def _deployment(workspace: Workspace) -> Deployment:
 
     full = _full(workspace)
     for name in os.environ.keys() - full.keys():
-        del os.environ[name]  # the Automation API hands our own environment on: another stack's must not be in it
+        del os.environ[name]  # the Automation API hands our own environment on: another stack's must not be in it,
+    os.environ.update(full)  # and it looks for the engine on our own PATH
     return Deployment(workspace, full, show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
 
 

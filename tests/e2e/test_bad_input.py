@@ -142,12 +142,13 @@ def test_a_cloud_that_does_not_answer_is_one_line_that_names_it(standing: Fleet)
 
 
 def test_without_an_engine_env_says_what_to_do(standing: Fleet) -> None:
+    outer = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
+    assert standing.stage.podfleet("preview", STACK, env=outer).returncode == 0, "the toolchain's engine is found"
     toolchain = standing.stage.project / ".podfleet" / "toolchain.json"
     text = toolchain.read_text()
     toolchain.unlink()
     try:
-        env = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")}
         with untouched(standing):
-            one_line(standing.stage.podfleet("env", STACK, env=env), "pulumi is not on PATH: run `make setup`", rc=1)
+            one_line(standing.stage.podfleet("env", STACK, env=outer), "pulumi is not on PATH: run `make setup`", rc=1)
     finally:
         toolchain.write_text(text)
