@@ -10,13 +10,18 @@ import structlog
 
 
 def configure(*, as_json: bool) -> None:
-    """Set up once, at the start of the command. Repeated requests are not reported: the last answer is."""
-    stamina.instrumentation.set_on_retry_hooks([])
+    """Set up once, at the start of the command."""
+    quiet_repeats()
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), renderer],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+
+
+def quiet_repeats() -> None:
+    """Requests that are repeated are not reported one by one: people see the last answer, in one line."""
+    stamina.instrumentation.set_on_retry_hooks([])
 
 
 def get_logger(name: str) -> Any:

@@ -134,11 +134,11 @@ def test_a_wrong_key_ends_no_pod_and_forgets_none(standing: Fleet) -> None:
 def test_a_cloud_that_does_not_answer_is_one_line_that_names_it(standing: Fleet) -> None:
     with untouched(standing), written(standing, runpodUrl="http://127.0.0.1:9"):
         for command in ("status", "up"):
-            one_line(
-                standing.stage.podfleet(command, STACK),
-                "no answer from RunPod at http://127.0.0.1:9 to GET /pods",
-                rc=1,
-            )
+            done = standing.stage.podfleet(command, STACK)
+            one_line(done, "no answer from RunPod at http://127.0.0.1:9 to GET /pods", rc=1)
+        shown = standing.stage.pulumi("preview", env={"RUNPOD_API_BASE_URL": "http://127.0.0.1:9"}).stdout
+    said = {line.strip() for line in shown.splitlines() if "127.0.0.1:9" in line}
+    assert len({line[line.index("no answer") :] for line in said}) == 1, said
 
 
 def test_without_an_engine_env_says_what_to_do(standing: Fleet) -> None:

@@ -9,6 +9,7 @@ from pulumi.runtime import config as engine_config
 
 from podfleet.config import PodfleetConfig, parse
 from podfleet.errors import PodfleetError
+from podfleet.logs import quiet_repeats
 from podfleet.podspec import name_prefix
 
 REPORTED = 32  # exit status that tells the engine: failed, and the reason is already shown
@@ -29,6 +30,7 @@ class Stack:
 
 def load() -> Stack:
     """The stack's config, checked as a whole before anything is created. Raises ConfigError."""
+    quiet_repeats()
     raw = dict(engine_config.CONFIG.get())
     return Stack(pulumi.get_project(), pulumi.get_stack(), parse(raw, stack=pulumi.get_stack()))
 

@@ -17,6 +17,7 @@ from pulumi.dynamic import ConfigureRequest, ResourceProvider
 from pulumi.runtime.rpc import UNKNOWN
 
 from podfleet.errors import PodfleetError
+from podfleet.logs import quiet_repeats
 from podfleet.providers.runpod.runtime import Runtime, runtime
 from podfleet.providers.runpod.settings import ProviderSettings, read_settings
 
@@ -58,6 +59,7 @@ class _OneLine(logging.Filter):
 
 def _speak_plainly() -> None:
     """The engine shows this process's stderr: one plain line per event, no colours, no clock."""
+    quiet_repeats()
     grpc_log = logging.getLogger("grpc._server")
     if not any(isinstance(each, _OneLine) for each in grpc_log.filters):
         grpc_log.addFilter(_OneLine())
