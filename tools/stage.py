@@ -136,7 +136,7 @@ class Stage:
         self._program("localcloud", "down", "--dir", str(self.folder / "cloud"), check=False)
 
     def start_queue(self, *options: str) -> None:
-        """`podfleet-queue serve` as a process of ours, until it answers."""
+        """`podfleet-queue serve` as a process of ours, until it answers. A lost pod's job comes back in two minutes."""
         log = (self.logs / "queue.log").open("ab")
         command = [
             _bin("podfleet-queue"),
@@ -146,7 +146,8 @@ class Stage:
             "--port",
             str(self.ports.queue),
         ]
-        self._queue = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
+        command += ["--lease-s", "120", "--retry-s", "5", *options]
+        self._queue = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + READY_S
         while not self._queue_answers():
             if self._queue.poll() is not None or time.monotonic() > end:

@@ -48,7 +48,7 @@ def steps(config: PodfleetConfig, *, name: str) -> tuple[Step, ...]:
         settings["http_proxy"] = JOIN_PROXY
     join = (Step("join", f"sh -c {shlex.quote(JOIN)} join {shlex.quote(name)}", timeout_s=120),)
     return (
-        Step("verify", "podfleet-node check", timeout_s=60),
+        Step("verify", f"podfleet-node check --engine {shlex.quote(config.engine)}", timeout_s=60),
         *(join if config.join else ()),
         Step("configure", "podfleet-node configure", timeout_s=60, stdin=json.dumps(settings, sort_keys=True)),
         Step("start", "podfleet-node start", timeout_s=60),

@@ -23,12 +23,26 @@ def report(environ: Mapping[str, str]) -> Iterator[str]:
     yield f"python {platform.python_version()}"
     for package in PACKAGES:
         yield f"{package} {_version(package)}"
-    file_values = read_json(Paths(Path(environ.get("PODFLEET_ROOT") or "/")).settings_file) or {}
-    wanted = file_values.get("engine") or environ.get("PODFLEET_ENGINE") or ""
     yield f"engines {' '.join(sorted(ENGINES))}"
-    if wanted:
-        yield f"engine {wanted}{'' if wanted in ENGINES else ' (not in this pod)'}"
+    if wanted := _wanted_engine(environ):
+        yield f"engine {wanted}"
     yield f"decoder {find_decoder(environ.get('PATH', '')) or 'none'}"
+
+
+def missing(environ: Mapping[str, str], engine: str = "") -> list[str]:
+    """Why this pod cannot work; `engine` is asked for instead of the setting."""
+    wanted = engine or _wanted_engine(environ)
+    problems = []
+    if wanted and wanted not in ENGINES:
+        problems.append(f"engine: {wanted!r} is not in this pod, which has {', '.join(sorted(ENGINES))}")
+    if not find_decoder(environ.get("PATH", "")):
+        problems.append("decoder: neither ffmpeg on PATH nor PyAV")
+    return problems
+
+
+def _wanted_engine(environ: Mapping[str, str]) -> str:
+    file_values = read_json(Paths(Path(environ.get("PODFLEET_ROOT") or "/")).settings_file) or {}
+    return str(file_values.get("engine") or environ.get("PODFLEET_ENGINE") or "")
 
 
 def _version(package: str) -> str:

@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     drain = add("drain", _drain, "stop claiming, finish the current job, give the rest back")
     drain.add_argument("--deadline-s", type=float, default=None, metavar="N", help="default: the setting")
     add("status", _status, "what the node does now").add_argument("--json", action="store_true")
-    add("check", _check, "versions, engine and decoder of this pod")
+    check = add("check", _check, "versions, engine and decoder of this pod; fails when something is missing")
+    check.add_argument("--engine", default="", metavar="NAME", help="default: the setting")
     worker = add("worker", _worker, None)
     worker.add_argument("--events-fd", type=int, default=None)
     engine = add("engine", _engine, None)
@@ -137,11 +138,13 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_args: argparse.Namespace) -> int:
-    from podfleet_node.check import report
+def _check(args: argparse.Namespace) -> int:
+    from podfleet_node.check import missing, report
 
     for line in report(os.environ):
         sys.stdout.write(line + "\n")
+    if lacking := missing(os.environ, args.engine):
+        raise SettingsError("; ".join(lacking))
     return 0
 
 
