@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 ONCE = ("reconcile", STACK, "--once")
 DRY = ("reconcile", STACK, "--dry-run")
 NOTE = "# a person's note"
-WORK_S = 25
+WORK_S = 40  # longer than a second pod and a tick of the reconciler take on a busy machine
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def sizes(fleet: Fleet) -> tuple[object, object]:
     return int(config["podfleet:pods"]), config.get("podfleet:slots")
 
 
-def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(waiting: Fleet) -> None:
+def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(
+    waiting: Fleet, wait_for: Callable[..., None]
+) -> None:
     fleet = waiting
     for number in range(5):
         fleet.add_job(silence(), f"job {number}")
@@ -81,6 +83,7 @@ def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(waiting: F
     assert fleet.stage.stack_file.read_text().count(NOTE) == 2
     assert fleet.stage.podfleet("why", STACK).stdout == done.stdout
     fleet.up("--expect-no-changes")
+    wait_for(lambda: {job["status"] for job in fleet.jobs()} == {"completed"}, "the jobs are done")
 
 
 def test_only_idle_pods_go_and_they_are_drained_first(fleet: Fleet, wait_for: Callable[..., None]) -> None:
@@ -96,6 +99,7 @@ def test_only_idle_pods_go_and_they_are_drained_first(fleet: Fleet, wait_for: Ca
     idle = fleet.pod("slot-01")["id"]
     done = fleet.stage.podfleet(*ONCE)
     assert done.returncode == 0, done.stderr
+    assert _status(fleet, job) == "running"
     assert fleet.slots() == ["slot-02"], "the higher number stays: it is at work"
     assert sizes(fleet) == (1, ["slot-02"])
     told = [
