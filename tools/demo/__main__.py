@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from tools.demo.episodes_queue import Episodes
 from tools.demo.verdict import Verdict, leftovers, verdict
@@ -35,19 +37,20 @@ def main() -> int:
     folder = chosen.folder.resolve()
     _clean(folder)
     stage = Stage(folder, free_ports(PORTS))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C: clean up, then go
     try:
         end = _play(stage)
     except KeyboardInterrupt:
         end = _interrupted(stage)
-    except StageError as error:
-        console.print(f"podfleet demo: {error}", style="red", markup=False)
+    except Exception as error:  # noqa: BLE001  the outermost frame: whatever it was, nothing may be left running
+        console.print(f"podfleet demo: {error or type(error).__name__}", style="red", markup=False, soft_wrap=True)
         end = _interrupted(stage)
     _stop(stage)
     if not chosen.keep:
         shutil.rmtree(folder / "project", ignore_errors=True)
     console.print(str(end), style="bold green" if end.good else "bold red", markup=False, soft_wrap=True)
     if not end.good:
-        console.print(f"logs: {stage.logs} and {folder / 'cloud'}", markup=False)
+        console.print(f"logs: {stage.logs} and {folder / 'cloud'}", markup=False, soft_wrap=True)
     return 0 if end.good else 1
 
 
@@ -103,12 +106,14 @@ def _engine(stage: Stage, command: list[str], name: str) -> None:
 
 def _interrupted(stage: Stage) -> Verdict:
     """Ctrl-C or a failure: whatever was made is destroyed, then counted. The cloud's own end is the last fuse."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     console.print("cleaning up: destroying whatever was made; this takes a few seconds", style="yellow")
     try:
         stage.pulumi("cancel", "--yes")
         stage.pulumi("destroy", "--yes", "--skip-preview")
         left = leftovers(stage)
-    except (StageError, OSError, KeyError) as error:
+    except (StageError, httpx.HTTPError, OSError, KeyError) as error:
         left = (
             f"what is left is not known ({error or type(error).__name__}); the stand-in cloud is stopped with its pods"
         )
