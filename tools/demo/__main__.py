@@ -8,6 +8,7 @@ is left. Ends with one line; exits non-zero when anything is not as it has to be
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import signal
 import sys
@@ -91,17 +92,37 @@ def _engine(stage: Stage, command: list[str], name: str) -> None:
     )
     started_s = time.monotonic()
     log = stage.logs / f"{name}.log"
+    shown = Shown()
     with log.open("a") as file:
 
         def show(line: str) -> None:
             file.write(f"{line}\n")
-            if line.strip():
+            if shown.wants(line):
                 console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
 
         rc = stage.stream(command, show)
     console.print(f"  ({time.monotonic() - started_s:.0f} s)", style="dim")
     if rc:
         raise StageError(f"{name} failed (exit {rc}); see {log}")
+
+
+class Shown:
+    """Which of the engine's lines a spectator wants; the log has them all."""
+
+    NOISE = re.compile(
+        r"^@|ing \(0s\)\s*$|messages?\s*$|^\s*$| refresh| running\s*$|^The resources|^If you want|^    [\w:/-]+ [\w-]+\s*$"
+    )
+    SAID_AGAIN = ("Diagnostics:", "Outputs:")
+
+    def __init__(self) -> None:
+        self._again = False
+
+    def wants(self, line: str) -> bool:
+        if line.startswith(self.SAID_AGAIN):
+            self._again = True
+        elif line.startswith("Resources:"):
+            self._again = False
+        return "error" in line or not (self._again or self.NOISE.search(line))
 
 
 def _interrupted(stage: Stage) -> Verdict:
