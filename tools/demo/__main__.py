@@ -110,7 +110,8 @@ class Shown:
     """Which of the engine's lines a spectator wants; the log has them all."""
 
     NOISE = re.compile(
-        r"^@|ing \(0s\)\s*$|messages?\s*$|^\s*$| refresh| running\s*$|^The resources|^If you want|^    [\w:/-]+ [\w-]+\s*$"
+        r"^\s*$|^@|ing \(0s\)\s*$|messages?\s*$| refresh| running\s*$"  # ticks, starts, what did not change
+        r"|^    [\w:/-]+ [\w-]+\s*$|^The resources|^If you want"
     )
     SAID_AGAIN = ("Diagnostics:", "Outputs:")
 

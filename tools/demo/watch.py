@@ -65,7 +65,7 @@ class Watch:
         nodes = {node["name"]: node["status"] for node in self._stage.queue("/api/nodes")["nodes"]}
         done = Counter(job["completed_by"] for job in jobs)
         now = {job["owner_name"]: job["episode_title"] for job in jobs if job["status"] == "running"}
-        for pod in self._stage.pods():
+        for pod in sorted(self._stage.pods(), key=lambda pod: pod["name"]):
             name = pod["name"]
             table.add_row(name, pod["status"], nodes.get(name, "booting"), str(done[name]), now.get(name, ""))
         return table
