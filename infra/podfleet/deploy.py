@@ -1,4 +1,4 @@
-"""The engine, driven through the Automation API: preview, up, refresh, destroy, outputs, and the size in one edit.
+"""The engine, driven through the Automation API: preview, up, refresh, destroy, generation, and the size in one edit.
 
 Called by the command line and the reconciler. The program is the one in `infra/`; the stack file is the checkout's.
 """
@@ -18,6 +18,7 @@ from podfleet.providers.runpod.settings import GENERATION_VARIABLE
 from podfleet.workspace import Workspace
 
 PARALLEL = 64
+GUARD_TYPE = "pulumi-python:dynamic/runpod:Guard"
 FROM_A_PLUGIN = "Exception calling application: "  # what gRPC puts before the text of a provider's error
 SEEN_ABOVE = frozenset({"update failed", "preview failed"})  # the engine's last word, when the reason is told already
 Show = Callable[[str], None]
@@ -61,10 +62,14 @@ class Deployment:
     def destroy(self) -> None:
         _guarded(lambda: self._stack.destroy(on_output=self._show, parallel=PARALLEL))
 
-    def outputs(self) -> dict[str, Any]:
-        """Plain outputs of the last update; none before the first."""
-        found = _guarded(self._stack.outputs)
-        return {key: value.value for key, value in found.items() if not value.secret}
+    def generation(self) -> str:
+        """Guard's generation as the state has it; empty before the first `up`.
+
+        Not the output of that name: an `up` that failed in a pod has changed Guard and left the outputs as they were.
+        """
+        resources = _guarded(self._stack.export_stack).deployment.get("resources") or []
+        found = (each["outputs"] for each in resources if each["type"] == GUARD_TYPE and "outputs" in each)
+        return str(next(found, {}).get("generation") or "")
 
     def set_size(self, slots: Sequence[str], *, decision: str) -> None:
         """Write `pods`, `slots` and the reason for them in one edit of the stack file."""

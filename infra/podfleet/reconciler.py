@@ -99,4 +99,4 @@ def tick(
 def _refreshed(deployment: Deployment) -> str:
     """The state as the cloud is now; the generation that it has. Read before we look, so that no change is missed."""
     deployment.refresh()
-    return str(deployment.outputs().get("generation") or "")
+    return deployment.generation()

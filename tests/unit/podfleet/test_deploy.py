@@ -27,7 +27,12 @@ class Stack:
         self.edits: list[dict[str, Any]] = []
         self.told = ""
         self.failure: Exception | None = None
+        self.resources: list[dict[str, Any]] | None = None
         self._file = workspace.stack_file
+
+    def export_stack(self) -> auto.Deployment:
+        state = {} if self.resources is None else {"resources": self.resources}
+        return auto.Deployment(version=3, deployment=state)
 
     def set_all_config_json(self, _stack: str, text: str) -> None:
         self.edits.append(json.loads(text))
@@ -93,3 +98,11 @@ def test_an_up_that_failed_half_way_keeps_the_wish(stack: Stack, deployment: Dep
         deployment.resize(("slot-01",), decision="why")
     assert str(caught.value) == "no room"
     assert (tmp_path / "stacks" / "Pulumi.local.yaml").read_text() != FILE
+
+
+def test_the_generation_is_what_guard_has_whatever_the_outputs_say(stack: Stack, deployment: Deployment) -> None:
+    """An `up` that failed in one pod has changed Guard, and the stack's outputs not."""
+    assert deployment.generation() == ""
+    outputs = {"type": "pulumi:pulumi:Stack", "outputs": {"generation": "before"}}
+    stack.resources = [outputs, {"type": "pulumi-python:dynamic/runpod:Guard", "outputs": {"generation": "after"}}]
+    assert deployment.generation() == "after"

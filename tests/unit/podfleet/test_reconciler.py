@@ -55,8 +55,8 @@ class Deployment:
         if self.refresh_error:
             raise self.refresh_error
 
-    def outputs(self) -> dict[str, Any]:
-        return {"generation": "seen"}
+    def generation(self) -> str:
+        return "seen"
 
     def resize(self, slots: tuple[str, ...], *, decision: str, expect_generation: str) -> None:
         self.asked.append((slots, expect_generation))
