@@ -157,19 +157,25 @@ class PodCore:
         return pod
 
     def _look_for(self, spec: RentSpec, error: ApiUnavailable) -> PodView | None:
-        """After an unclear answer: has the POST made a pod? Looks for as long as the policy says."""
+        """After an unclear answer: has the POST made a pod? Looks for as long as the policy says.
+
+        Raises the unclear answer where the last look failed too: nobody knows, so nothing else may be asked for.
+        """
         log.warning("pod.create_unclear", name=spec.name, reason=str(error))
         end_s = self._clock.monotonic_s() + self._policy.reconcile_s
         while True:
+            blind: ProviderError | None = None
             try:
                 same = [pod for pod in self._census.now().pods if self._matches(pod, spec)]
             except (ApiUnavailable, RateLimited) as trouble:
                 log.warning("pod.list_failed", name=spec.name, reason=str(trouble))
-                same = []
+                same, blind = [], trouble
             if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)]):
                 log.info("pod.found_after_unclear_create", pod_id=pod.id, name=spec.name)
                 return pod
             if self._clock.monotonic_s() >= end_s:
+                if blind:
+                    raise error from blind
                 return None
             self._clock.sleep(self._policy.reconcile_pause_s)
 

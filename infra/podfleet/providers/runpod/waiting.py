@@ -51,7 +51,7 @@ class ReachableCore:
             self._engine.require(f"waiting for pod {pod_id}")
             snapshot = self._census.next_poll(snapshot)
             pod = snapshot.find(pod_id)
-            if pod is None and self._census.absent([pod_id], since_s=snapshot.asked_s):
+            if pod is None and self._census.absent([pod_id], since_s=started_s):
                 raise PodFailed(f"pod {pod_id} is gone: somebody ended it, or it ended itself", pod_id=pod_id)
             if pod:
                 status = pod.status

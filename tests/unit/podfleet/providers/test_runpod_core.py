@@ -195,6 +195,14 @@ def test_an_unclear_create_and_no_list_says_so(fake: FakeRunpod, clock: FakeCloc
     assert caught.value.name == SPEC.name
 
 
+def test_while_nobody_can_look_no_second_pod_is_asked_for(fake: FakeRunpod, clock: FakeClock) -> None:
+    fake.next("post_pod", _create_then(lost, fake))
+    fake.next("get_pod", fake.do_get_pod, *[lambda _: problem(500, "down")] * 400)
+    with pytest.raises(CreateFailed, match="not known whether"):
+        runtime_of(fake, clock, reconcile_s=5.0).pods.create(SPEC)
+    assert len(fake.posts()) == 1
+
+
 def test_an_api_that_cannot_list_rents_nothing(fake: FakeRunpod, clock: FakeClock) -> None:
     fake.next("get_pod", *[lambda _: problem(500, "down")] * 4)
     with pytest.raises(ApiUnavailable):

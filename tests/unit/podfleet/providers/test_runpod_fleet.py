@@ -281,6 +281,15 @@ def test_a_pod_that_is_late_or_gone_is_told(fake: FakeRunpod, clock: FakeClock) 
         runtime_of(fake, clock).reachable.wait("pod9", deadline_s=600)
 
 
+def test_a_list_from_before_the_wait_proves_nothing_of_a_new_pod(fake: FakeRunpod, clock: FakeClock) -> None:
+    runtime = runtime_of(fake, clock)
+    runtime.census.now()
+    clock.sleep(9)  # rented now; lists lag a little
+    clock.at.append((clock.t + 3, lambda: fake.add(name(1), **SSH)))
+    fake.logs["pod0001"] = [("container", f"podfleet-node host-key {HOST_KEY}")]
+    assert runtime.reachable.wait("pod0001", deadline_s=600).host_key == HOST_KEY
+
+
 # Settings and engine
 
 
