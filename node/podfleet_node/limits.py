@@ -54,7 +54,7 @@ class Limits:
 def _number(value: Any, default: float) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return default
     return number if math.isfinite(number) and number >= 0 else default
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 
+from podfleet_node.output import write_line
+
 HOST_KEY_LINE = "podfleet-node host-key "
 PHASE_LINE = "podfleet-node phase "
 READY_LINE = "podfleet-node ready "
@@ -44,6 +46,5 @@ def ready_line(*, node_id: str, metrics: str, engine: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print one line on stdout, at once: a pod's log is read while it runs."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Print one line on stdout, at once: a pod's log is read while it runs. Never raises, never blocks for long."""
+    write_line(sys.stdout, line)

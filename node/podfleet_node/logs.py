@@ -10,15 +10,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from podfleet_node.output import write_line
+
 
 def emit(event: str, *, level: str = "info", **fields: Any) -> None:
     """One event without any third-party import. Fields never hold a URL or a header."""
     record = {"event": event, "level": level, "timestamp": datetime.now(UTC).isoformat(), **fields}
-    try:
-        sys.stderr.write(json.dumps(record, default=str) + "\n")
-        sys.stderr.flush()
-    except OSError:
-        return  # nobody reads our log any more; that must not end a watchdog
+    write_line(sys.stderr, json.dumps(record, default=str))
 
 
 def configure() -> None:
@@ -33,6 +31,16 @@ def configure() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_args: _StderrLogger(),
         cache_logger_on_first_use=True,
     )
+
+
+class _StderrLogger:
+    """What structlog writes with: a heartbeat must not wait for a log that nobody reads."""
+
+    def msg(self, message: str) -> None:
+        """One rendered event."""
+        write_line(sys.stderr, message)
+
+    debug = info = warning = error = critical = exception = msg

@@ -74,8 +74,10 @@ class Supervisor:
         self._ending_at_s = 0.0
         self._released = threading.Event()
         self._terminated = threading.Event()
+        self._stop_seen = False
         self._worker: subprocess.Popen[bytes] | None = None
         self._worker_heard_at_s: float | None = None
+        self._worker_killed_at_s: float | None = None
         self._worker_born_at_s = 0.0
         self._restart_at_s = 0.0
         self._crashes = 0
@@ -88,6 +90,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._host_key_said = False
         self._sshd: subprocess.Popen[bytes] | None = None
+        self._control: ControlServer | None = None
         self._wake_in, self._wake_out = socket.socketpair()
 
     # The life of the pod
@@ -96,23 +99,27 @@ class Supervisor:
         """Until the pod is ended from outside (0), or there is nobody to ask for its end (0, or 1 after a failure)."""
         self._listen_to_signals()
         threading.Thread(target=self._fuse, name="fuse", daemon=True).start()
-        self._sshd = sshd.start(self._environ, self._paths)
-        self._say_host_key()
-        say(phase_line(Phase.STARTING, "waiting for start" if not self._started else "worker"))
-        control = ControlServer(self, self._paths.control_file)
         try:
-            control.start()
-        except OSError as err:
-            self._end(StopReason.SETTINGS, f"cannot write below the root folder: {type(err).__name__}")
-        try:
+            self._set_up()
             return self._loop()
         except Exception:  # noqa: BLE001 - the outermost loop of PID 1: leaving it would restart the container
             emit("supervisor.failed", level="error", error=traceback.format_exc())
             return self._last_stand()
         finally:
-            control.close()
+            if self._control is not None:
+                self._control.close()
             if self._sshd is not None:
                 self._sshd.terminate()
+
+    def _set_up(self) -> None:
+        self._sshd = sshd.start(self._environ, self._paths)
+        self._say_host_key()
+        say(phase_line(Phase.STARTING, "waiting for start" if not self._started else "worker"))
+        self._control = ControlServer(self, self._paths.control_file)
+        try:
+            self._control.start()
+        except OSError as err:
+            self._end(StopReason.SETTINGS, f"cannot write below the root folder: {type(err).__name__}")
 
     def _loop(self) -> int:
         while True:
@@ -135,9 +142,9 @@ class Supervisor:
         self._worker_released = False
         self._last_words(5.0)
         self._released.set()
-        if self._limits.self_stop:
-            self._terminated.wait()
-            return 0
+        while self._limits.self_stop:
+            if self._terminated.wait(TICK_S):
+                return 0
         return 1
 
     def _leave(self) -> int:
@@ -181,6 +188,17 @@ class Supervisor:
     # The fuse: a thread of its own, so that a stuck loop cannot keep a pod alive
 
     def _fuse(self) -> None:
+        """A fuse has no failure of its own: what goes wrong in it is logged, and it goes on."""
+        while not self._terminated.is_set():
+            try:
+                self._watch_and_ask()
+                return
+            except Exception:  # noqa: BLE001 - the outermost loop of this thread; without it the pod has no fuse
+                emit("fuse.failed", level="error", error=traceback.format_exc())
+                self._terminated.wait(FUSE_TICK_S)
+
+    def _watch_and_ask(self) -> None:
+        """Until the end has come and is asked for; comes back when it is terminated, or has nobody to ask."""
         while self._ending is None:
             done, reason = verdict(self._limits, self._pulse())
             if done is Verdict.END and reason is not None:
@@ -188,8 +206,8 @@ class Supervisor:
                 self._signal_worker(signal.SIGTERM)
             elif done is Verdict.KILL_WORKER:
                 emit("worker.silent", level="error")
+                self._worker_heard_at_s, self._worker_killed_at_s = None, time.monotonic()
                 self._signal_worker(signal.SIGKILL)
-                self._worker_heard_at_s = None
             if self._terminated.wait(FUSE_TICK_S):
                 return
         self._released.wait(FUSE_GRACE_S)
@@ -203,6 +221,7 @@ class Supervisor:
             booted_at_s=self._booted_at_s,
             started=self._started,
             worker_heard_at_s=self._worker_heard_at_s,
+            worker_killed_at_s=self._worker_killed_at_s,
             crashes_in_a_row=self._crashes,
         )
 
@@ -220,6 +239,7 @@ class Supervisor:
         os.close(events_out)
         self._events_fd, self._lines = events_in, Lines()
         self._worker_born_at_s = self._worker_heard_at_s = time.monotonic()
+        self._worker_killed_at_s = None
         self._worker_released = False
         emit("worker.started", pid=self._worker.pid)
         if self._draining_until_s is not None:
@@ -244,7 +264,8 @@ class Supervisor:
         if self._worker is not None and self._worker.stdin is not None:
             self._worker.stdin.close()
         with self._changed:
-            self._worker, self._events_fd, self._worker_heard_at_s = None, -1, None
+            self._worker, self._events_fd = None, -1
+            self._worker_heard_at_s = self._worker_killed_at_s = None
             self._changed.notify_all()
         if self._ending is not None or self._terminated.is_set():
             return
@@ -271,7 +292,7 @@ class Supervisor:
             return
         try:
             os.write(worker.stdin.fileno(), encode({"command": command, **fields}))
-        except OSError:
+        except (OSError, ValueError):  # it has just ended, and its stdin with it
             emit("worker.deaf", level="error", command=command)
 
     # News: signals, children, events of the worker
@@ -282,7 +303,13 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: self._terminated.set())
+            signal.signal(number, self._on_stop)
+
+    def _on_stop(self, *_: object) -> None:
+        """Once: a second signal inside `Event.set` would wait for a lock that this very thread holds."""
+        if not self._stop_seen:
+            self._stop_seen = True
+            self._terminated.set()
 
     def _wake(self) -> None:
         try:
@@ -339,7 +366,7 @@ class Supervisor:
         path = Path(self._limits.host_key_file) if self._limits.host_key_file else self._paths.host_key_file
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return
         self._host_key_said = True
         say(host_key_line(text))

@@ -1,7 +1,8 @@
 """When a pod must end whatever its worker says. PURE, standard library only. The supervisor asks every second.
 
 Three rules: the absolute lifetime, the deadline of the bootstrap, and a worker that crashes again and again. A worker
-that is silent is killed, which then counts as a crash.
+that is silent is killed, which then counts as a crash; when nobody saw it go a minute later, either it cannot die or
+the supervisor's own loop is stuck, and both are the end.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from podfleet_node.limits import Limits
 
 WORKER_SILENCE_S = 90.0
+KILLED_S = 60.0
 
 
 class Verdict(StrEnum):
@@ -35,6 +37,7 @@ class Pulse:
     booted_at_s: float
     started: bool
     worker_heard_at_s: float | None = None
+    worker_killed_at_s: float | None = None
     crashes_in_a_row: int = 0
 
 
@@ -58,6 +61,8 @@ def _end(limits: Limits, pulse: Pulse) -> StopReason | None:
     if limits.wait_for_start and not pulse.started and late:
         return StopReason.BOOTSTRAP_DEADLINE
     if limits.max_consecutive_failures and pulse.crashes_in_a_row >= limits.max_consecutive_failures:
+        return StopReason.WORKER_CRASHED
+    if pulse.worker_killed_at_s is not None and pulse.monotonic_s - pulse.worker_killed_at_s >= KILLED_S:
         return StopReason.WORKER_CRASHED
     return None
 

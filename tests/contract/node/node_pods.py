@@ -96,8 +96,11 @@ class NodePod:
 
 
 @contextmanager
-def pod(root: Path, server_url: str, /, **settings: object) -> Iterator[NodePod]:
-    """Run a node until the block ends. `settings` are its fields; a key with a capital is a variable as is."""
+def pod(root: Path, server_url: str, /, output_fd: int | None = None, **settings: object) -> Iterator[NodePod]:
+    """Run a node until the block ends. `settings` are its fields; a key with a capital is a variable as is.
+
+    With `output_fd` it writes there, and its lines are not read.
+    """
     root.mkdir(parents=True, exist_ok=True)
     environ = {**QUICK, "PATH": os.environ["PATH"], "HOME": str(root), "LANG": "C.UTF-8"}
     environ |= {"PODFLEET_ROOT": str(root), "PODFLEET_SERVER_URL": server_url, "PODFLEET_NODE_NAME": root.name}
@@ -107,13 +110,14 @@ def pod(root: Path, server_url: str, /, **settings: object) -> Iterator[NodePod]
     process = subprocess.Popen(
         [COMMAND, "run"],
         env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE if output_fd is None else output_fd,
+        stderr=subprocess.PIPE if output_fd is None else output_fd,
         text=True,
         start_new_session=True,
     )
     node = NodePod(process, root)
-    readers = [_reader(process.stdout, node.lines), _reader(process.stderr, node.log)]
+    outputs = [(process.stdout, node.lines), (process.stderr, node.log)]
+    readers = [_reader(stream, into) for stream, into in outputs if stream is not None]
     try:
         yield node
     finally:

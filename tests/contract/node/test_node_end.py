@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -44,6 +45,32 @@ def test_every_reason_ends_the_pod_through_the_self_stop(
             assert not node.said("podfleet-node ready ")
             assert not node.logged("node.registered")
     assert nodes(queue.url) == []
+
+
+@pytest.mark.parametrize("log", ["that nobody reads", "that is gone"])
+def test_a_log_that_takes_nothing_holds_up_no_end(queue: RunningQueue, tmp_path: Path, log: str) -> None:
+    reader, writer = os.pipe()
+    if log == "that is gone":
+        os.close(reader)
+    else:
+        while select([], [writer], [], 0)[1]:
+            os.write(writer, b"x" * 4096)
+    with (
+        cloud() as provider,
+        pod(
+            tmp_path / "pod",
+            queue.url,
+            output_fd=writer,
+            self_stop=[{"url": provider.url + "/end"}],
+            stop_on_empty_queue=True,
+            empty_queue_wait_s=0.4,
+            max_runtime_s=30,
+        ) as node,
+    ):
+        until(lambda: nodes(queue.url), what="a node that works all the same")
+        until(provider.paths, what="the request that ends the pod")
+        assert node.process.poll() is None
+    os.close(writer)
 
 
 def test_failures_in_a_row_end_the_pod_with_its_jobs_released(queue: RunningQueue, tmp_path: Path) -> None:
