@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from podfleet.errors import ConfigError
+from podfleet.urls import is_url
 
 NAMESPACE = "podfleet"
 SLOT_PATTERN = re.compile(r"^slot-\d{2,3}$")
@@ -38,7 +39,7 @@ def _key(description: str, effect: Effect = "nothing", seed: str = "", **field: 
 class PodfleetConfig(BaseModel):
     """One stack's wishes. Field names here, camelCase keys in the stack file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, alias_generator=to_camel)
 
     # Identity and operator's side
     uid: str = _key(
@@ -170,6 +171,13 @@ class PodfleetConfig(BaseModel):
             return json.loads(value)
         except ValueError:
             raise ValueError('has to be a list such as ["a", "b"]') from None
+
+    @field_validator("runpod_url", "tailscale_url", "queue_url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if not is_url(url):
+            raise ValueError("has to be a URL such as https://host or http://host:8000")
+        return url
 
     @field_validator("slots")
     @classmethod

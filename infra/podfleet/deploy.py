@@ -67,9 +67,11 @@ class Deployment:
 
         Not the output of that name: an `up` that failed in a pod has changed Guard and left the outputs as they were.
         """
-        resources = _guarded(self._stack.export_stack).deployment.get("resources") or []
-        found = (each["outputs"] for each in resources if each["type"] == GUARD_TYPE and "outputs" in each)
-        return str(next(found, {}).get("generation") or "")
+        state: dict[str, Any] = _guarded(self._stack.export_stack).deployment or {}
+        for resource in state.get("resources") or ():
+            if resource["type"] == GUARD_TYPE:
+                return str((resource.get("outputs") or {}).get("generation") or "")
+        return ""
 
     def set_size(self, slots: Sequence[str], *, decision: str) -> None:
         """Write `pods`, `slots` and the reason for them in one edit of the stack file."""

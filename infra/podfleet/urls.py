@@ -1,9 +1,24 @@
-"""Which addresses are this machine's own. For the clients: a proxy cannot reach our loopback."""
+"""Whether a text is a URL that a client can use, and whether it is on this machine, which no proxy can reach. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 from urllib.parse import urlsplit
+
+
+def is_url(text: str) -> bool:
+    """Whether an HTTP client can take it: scheme, a host, a port that is one; no blanks."""
+    try:
+        parts = urlsplit(text)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and text.isprintable()
+            and " " not in text
+        )
+    except ValueError:
+        return False
 
 
 def is_loopback(url: str) -> bool:

@@ -60,6 +60,10 @@ def test_all_problems_at_once_each_naming_its_key() -> None:
         ({"slots": '["one"]'}, "slot-01"),
         ({"gpuTypes": "NVIDIA"}, "podfleet:gpuTypes"),
         ({"minCudaVersion": "12"}, "podfleet:minCudaVersion"),
+        ({"maxRuntimeMinutes": "inf"}, "podfleet:maxRuntimeMinutes"),
+        ({"runpodUrl": "http://:8790"}, "podfleet:runpodUrl: has to be a URL"),
+        ({"queueUrl": "http://server:port"}, "podfleet:queueUrl: has to be a URL"),
+        ({"tailscaleUrl": "http://[::1"}, "podfleet:tailscaleUrl: has to be a URL"),
     ],
 )
 def test_bad_input_is_one_line(changes: dict[str, object], words: str) -> None:

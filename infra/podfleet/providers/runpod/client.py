@@ -1,6 +1,6 @@
 """RunPod's REST v2 behind one typed door: a method per endpoint, typed results, typed errors.
 
-Called by the provider's core, by the reconciler and by `podfleet status|sweep`. Why it is httpx and not the SDK:
+Called by the provider's core, by the reconciler and by `podfleet status`. Why it is httpx and not the SDK:
 docs/decisions/0002-own-http-client.md. Waiting for 429 and repeating reads happen here; deciding what to do after a
 create whose outcome is unknown does not: `create_pod` sends exactly one POST that the server may have carried out.
 """
@@ -46,6 +46,7 @@ from podfleet.providers.runpod.wire import (
 from podfleet.urls import is_loopback
 
 CAPACITY = re.compile(r"no (longer any )?instances|not have the resources|not enough free GPUs|enough disk space", re.I)
+USABLE_KEY = re.compile(r"[!-~]+")  # anything else is refused by the HTTP library, with the key in its message
 POD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_URL = "https://api.runpod.io"
 DETAIL_CHARS = 300
@@ -74,6 +75,13 @@ class Access:
     base_url: str = DEFAULT_URL
     api_key: str = field(default="", repr=False)
 
+    @property
+    def key_problem(self) -> str:
+        """Why no request can carry this key; empty where one can. The key is not in the text."""
+        if not self.api_key:
+            return f"{KEY_VARIABLE} is empty"
+        return "" if USABLE_KEY.fullmatch(self.api_key) else f"{KEY_VARIABLE} has blanks or letters that no key has"
+
 
 class RunpodClient:
     """Thread-safe; one per process. Raises ProviderError and its kinds only."""
@@ -92,7 +100,7 @@ class RunpodClient:
         self._http = httpx.Client(
             base_url=f"{access.base_url.rstrip('/')}/v2",
             headers={
-                "Authorization": f"Bearer {access.api_key}",
+                "Authorization": f"Bearer {'' if access.key_problem else access.api_key}",
                 "User-Agent": f"podfleet/{version('podfleet')}",
                 "Accept": "application/json, application/problem+json",
             },
@@ -233,8 +241,8 @@ class RunpodClient:
         read_s: float | None = None,
     ) -> httpx.Response:
         """One request, and again only where the server has said that it did not look at it (429)."""
-        if not self._access.api_key:
-            raise AuthError(f"{KEY_VARIABLE} is empty")
+        if problem := self._access.key_problem:
+            raise AuthError(problem)
         timeout = httpx.Timeout(read_s or self._patience.read_s, connect=self._patience.connect_s)
         give_up_s = self._clock.monotonic_s() + self._patience.rate_limit_s
         while True:

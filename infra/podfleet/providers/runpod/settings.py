@@ -51,7 +51,7 @@ class ProviderSettings:
 def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -> ProviderSettings:
     """`config` answers full stack config keys (`podfleet:pollIntervalSeconds`) with text or None.
 
-    Raises ConfigError naming every bad key. A missing API key is no error here: a preview needs none.
+    Raises ConfigError naming every bad key. A missing API key is no error here: the first request says so.
     """
     problems: list[str] = []
 
@@ -70,7 +70,7 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         return value * scale
 
     settings = ProviderSettings(
-        api_key=environ.get(KEY_VARIABLE, ""),
+        api_key=environ.get(KEY_VARIABLE, "").strip(),  # a file's last line end is no part of it
         base_url=(environ.get(URL_VARIABLE) or text("runpodUrl") or DEFAULT_URL).rstrip("/"),
         ssh_private_key=environ.get(SSH_KEY_VARIABLE) or text("sshPrivateKey"),
         absence_interval_s=number("absenceIntervalSeconds", 10.0),

@@ -123,6 +123,13 @@ def test_without_a_key_nothing_is_sent() -> None:
     assert fake.requests == []
 
 
+@pytest.mark.parametrize("key", ["rpa_secret\n", "rpa secret", "rpa_sécret"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(AuthError, match="RUNPOD_API_KEY has blanks") as caught:
+        client_of(FakeRunpod(), key=key).list_pods()
+    assert "rpa" not in str(caught.value)
+
+
 def test_no_repr_shows_key_or_environment() -> None:
     assert "rpa_x" not in repr(Access("http://h", "rpa_x"))
     assert "secret-value" not in repr(PodRequest("n", "i", "g", "SECURE", None, "", 1, (), {"K": "secret-value"}))
