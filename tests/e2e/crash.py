@@ -43,6 +43,11 @@ class Point:
         return self.name
 
 
+def hold(op: str, phase: str, nth: int = 1, **more: object) -> Fault:
+    """The `nth` such request waits, before it is committed or before its answer is sent."""
+    return {"op": op, "phase": phase, "action": "hold", "nth": nth, **more}
+
+
 def crash(fleet: Fleet, point: Point, stop: signal.Signals = signal.SIGKILL) -> int:
     """Bring the fleet to the point and stop the engine there; answers the size that was being brought about."""
     fleet.config(**point.settings, pods=point.before)

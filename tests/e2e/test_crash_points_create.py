@@ -5,14 +5,10 @@ from __future__ import annotations
 import signal
 
 import pytest
-from tests.e2e.crash import Point, crash, recover_by_destroy, recover_by_up
+from tests.e2e.crash import Point, crash, hold, recover_by_destroy, recover_by_up
 from tests.e2e.fleet import Fleet
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
-
-
-def hold(op: str, phase: str, nth: int = 1, **more: object) -> dict[str, object]:
-    return {"op": op, "phase": phase, "action": "hold", "nth": nth, **more}
 
 
 POINTS = (

@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 import pytest
-from tests.e2e.crash import Point, crash, recover_by_destroy, recover_by_up
+from tests.e2e.crash import Point, crash, hold, recover_by_destroy, recover_by_up
 from tests.e2e.fleet import Fleet
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -15,10 +15,6 @@ DRAIN = "podfleet-node drain"
 SLOW: dict[str, Any] = {"bootstrap": "image", "model": "speed=2"}  # a job that a drain has to wait for
 ONE_LESS: dict[str, Any] = {"pods": 1}
 OTHER_IMAGE: dict[str, Any] = {"image": "localhost/podfleet-node:next"}
-
-
-def hold(op: str, phase: str, nth: int = 1, **more: object) -> dict[str, object]:
-    return {"op": op, "phase": phase, "action": "hold", "nth": nth, **more}
 
 
 POINTS = (
