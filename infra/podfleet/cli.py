@@ -49,9 +49,11 @@ def env(stack: StackName) -> None:
     """Print the environment of a stack: `eval "$(podfleet env local)"`; makes its uid and SSH key when it has none."""
     workspace = find(stack, Path.cwd())
     made = prepare(workspace, os.environ)
-    for name in sorted(os.environ.keys() - without_made(os.environ).keys() - made.keys()):
+    before = without_made(os.environ)
+    for name in sorted(os.environ.keys() - before.keys() - made.keys()):
         print(f"unset {name}")
-    for name, value in sorted(made.items()):
+    given_back = {name: value for name, value in before.items() if os.environ.get(name) != value}
+    for name, value in sorted({**given_back, **made}.items()):
         print(f"export {name}={shlex.quote(value)}")
 
 

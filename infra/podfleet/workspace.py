@@ -26,6 +26,8 @@ from podfleet.podspec import name_prefix
 STATE_FOLDER = ".podfleet"
 TOOLCHAIN = "toolchain.json"
 MADE_VARIABLE = "PODFLEET_ENV_MADE"  # names of what `podfleet env` has set in a shell
+KEPT_VARIABLE = "PODFLEET_ENV_KEPT"  # what a person had under such a name, to come back with the next stack
+PASSPHRASE_VARIABLES = frozenset({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"})
 PRIVATE_KEY, PUBLIC_KEY, UID = "sshPrivateKey", "sshPublicKey", "uid"
 
 
@@ -93,8 +95,9 @@ def find(stack: str, start: Path) -> Workspace:
 def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
     """What the engine needs beyond `outer`: programs on PATH, home, backend, passphrase, credentials.
 
-    A variable that a person has set wins over what would be made here, except PATH, which is extended. What an
-    earlier `podfleet env` has set does not count as a person's: one stack's cloud must never be another's.
+    Credentials and a passphrase that a person has set win; where state, plugins and cloud are, the stack's file says,
+    and PATH is extended. What an earlier `podfleet env` has set does not count as a person's: one stack's cloud must
+    never be another's.
     """
     outer = without_made(outer)
     raw = workspace.raw_config()
@@ -105,11 +108,13 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     if backend := _value(raw, "backendUrl"):
         env["PULUMI_BACKEND_URL"] = _backend(workspace, backend)
-        if backend.startswith("file:") and "PULUMI_CONFIG_PASSPHRASE" not in outer:
+        if backend.startswith("file:") and not PASSPHRASE_VARIABLES & outer.keys():
             env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(workspace))
     env["RUNPOD_API_BASE_URL"] = _value(raw, "runpodUrl") or str(PodfleetConfig.model_fields["runpod_url"].default)
     if file := _value(raw, "credentialsFile"):
         env |= {key: value for key, value in _credentials(workspace.project_dir / file).items() if key not in outer}
+    if kept := {name: outer[name] for name in env if name != "PATH" and outer.get(name, env[name]) != env[name]}:
+        env[KEPT_VARIABLE] = json.dumps(kept, sort_keys=True)
     env[MADE_VARIABLE] = ",".join(sorted(env.keys() - {"PATH"}))
     return env
 
@@ -117,7 +122,8 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
 def without_made(outer: Mapping[str, str]) -> dict[str, str]:
     """`outer` as it was before an earlier `podfleet env`."""
     made = {*outer.get(MADE_VARIABLE, "").split(","), MADE_VARIABLE}
-    return {key: value for key, value in outer.items() if key not in made}
+    kept: dict[str, str] = json.loads(outer.get(KEPT_VARIABLE) or "{}")
+    return {**{key: value for key, value in outer.items() if key not in made}, **kept}
 
 
 def complete(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
@@ -214,8 +220,18 @@ def _run(
     except FileNotFoundError:
         raise EngineError("pulumi is not on PATH: run `make setup`, or install Pulumi 3.259 or newer") from None
     if check and done.returncode:
-        raise EngineError(f"pulumi {' '.join(words[:2])}: {_last_line(done.stderr or done.stdout)}")
+        raise EngineError(f"pulumi {' '.join(words[:2])}: {_last_line(done.stderr or done.stdout)}{_hint(done.stderr)}")
     return done
+
+
+def _hint(text: str) -> str:
+    """What the engine does not say: where the passphrase was, and what to do without it."""
+    if "incorrect passphrase" not in text:
+        return ""
+    return (
+        "; the secrets in the stack's file were made with another one: bring it back, "
+        "or, where nothing of this stack runs, `git checkout` the file"
+    )
 
 
 def _last_line(text: str) -> str:

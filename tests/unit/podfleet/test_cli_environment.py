@@ -55,3 +55,28 @@ def test_the_engine_of_one_stack_sees_nothing_of_another(tmp_path: Path) -> None
         assert "PODFLEET_STACK=prod" in text
         for foreign in ("rpa_local", "tskey-local", "PULUMI_HOME", "PULUMI_BACKEND_URL", "PASSPHRASE"):
             assert foreign not in text
+
+
+SILENT = "#!/bin/sh\nexit 0\n"
+
+
+def test_the_shell_gets_back_what_a_stack_had_covered(tmp_path: Path) -> None:
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.prod.yaml").write_text(PROD)
+    (tmp_path / "Pulumi.yaml").write_text("name: podfleet\n")
+    engine = tmp_path / "bin" / "pulumi"
+    engine.parent.mkdir()
+    engine.write_text(SILENT)
+    engine.chmod(0o755)
+    shell = {
+        "PATH": f"{engine.parent}{os.pathsep}{os.defpath}",
+        "PULUMI_BACKEND_URL": "file:///of/local",
+        "PULUMI_HOME": "/of/local",
+        "PODFLEET_ENV_MADE": "PULUMI_BACKEND_URL,PULUMI_HOME,PODFLEET_ENV_KEPT",
+        "PODFLEET_ENV_KEPT": '{"PULUMI_BACKEND_URL": "s3://mine"}',
+    }
+    command = [sys.executable, "-m", "podfleet.cli", "env", "prod"]
+    shown = subprocess.run(command, cwd=tmp_path, env=shell, capture_output=True, text=True, check=True).stdout
+    assert "export PULUMI_BACKEND_URL=s3://mine\n" in shown
+    assert "unset PULUMI_HOME\n" in shown
+    assert "unset PODFLEET_ENV_KEPT\n" in shown

@@ -56,6 +56,18 @@ def test_made_variables_are_forgotten_and_a_persons_are_kept() -> None:
     assert without_made(outer) == {"MINE": "3"}
 
 
+def test_what_a_stack_covers_of_a_persons_own_comes_back_with_the_next_one(project: Path) -> None:
+    person = {"PATH": "/bin", "PULUMI_BACKEND_URL": "s3://mine", "PULUMI_CONFIG_PASSPHRASE_FILE": "/mine"}
+    shell = complete(Workspace(project, "local"), person)
+    assert shell["PULUMI_BACKEND_URL"].startswith("file://")
+    assert shell["PULUMI_CONFIG_PASSPHRASE_FILE"] == "/mine"
+    again = complete(Workspace(project, "local"), shell)
+    assert again == shell
+    prod = complete(Workspace(project, "prod"), again)
+    assert prod["PULUMI_BACKEND_URL"] == "s3://mine"
+    assert "PODFLEET_ENV_KEPT" not in prod
+
+
 def test_unknown_stacks_are_one_line_naming_those_that_exist(project: Path) -> None:
     with pytest.raises(ConfigError, match="no stack 'dev': stacks/ has local, prod"):
         find("dev", project)
