@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 ONCE = ("reconcile", STACK, "--once")
 DRY = ("reconcile", STACK, "--dry-run")
 NOTE = "# a person's note"
-WORK_S = 40  # longer than a second pod and a tick of the reconciler take on a busy machine
+WORK_S = 300  # longer than a second pod and a tick of the reconciler take on a busy machine; nobody waits for it
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(
 
 
 def test_only_idle_pods_go_and_they_are_drained_first(fleet: Fleet, wait_for: Callable[..., None]) -> None:
-    fleet.config(pods=1, slots='["slot-02"]', model="speed=1")
+    fleet.config(pods=1, slots='["slot-02"]', model="speed=1", drainDeadlineSeconds=3)
     fleet.up()
     wait_for(lambda: len(_registered(fleet)) == 1, "slot-02 has registered")
     job = fleet.add_job(silence(WORK_S), "long")
@@ -99,24 +99,25 @@ def test_only_idle_pods_go_and_they_are_drained_first(fleet: Fleet, wait_for: Ca
     idle = fleet.pod("slot-01")["id"]
     done = fleet.stage.podfleet(*ONCE)
     assert done.returncode == 0, done.stderr
-    assert _status(fleet, job) == "running"
     assert fleet.slots() == ["slot-02"], "the higher number stays: it is at work"
     assert sizes(fleet) == (1, ["slot-02"])
     told = [
         (event["kind"], event["pod_id"]) for event in fleet.events(since) if event["kind"] in ("ssh.exec", "pod.ended")
     ]
     assert told == [("ssh.exec", idle), ("pod.ended", idle)]
-    wait_for(lambda: _status(fleet, job) == "completed", "the job is done, by the pod that had it")
     (row,) = [row for row in fleet.jobs() if row["id"] == job]
-    assert "slot-02" in str(row["completed_by"])
+    assert (row["status"], row["owner_name"]) == ("running", fleet.pod("slot-02")["name"]), "it was not disturbed"
+    fleet.config(drainDeadlineSeconds=20)
 
 
 def test_who_looked_before_somebody_else_changed_the_fleet_changes_nothing(
-    waiting: Fleet, monkeypatch: pytest.MonkeyPatch
+    waiting: Fleet, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = waiting
     fleet.config(pods=2)
     fleet.up()
+    wait_for(lambda: len(_registered(fleet)) == 2, "both pods have registered")
+    wait_for(lambda: {job["status"] for job in fleet.jobs()} <= {"completed"}, "both are idle: the tick wants none")
     workspace = Workspace(fleet.stage.project, STACK)
     config = workspace.config()
     env = complete(workspace, fleet.stage.env)
