@@ -58,5 +58,6 @@ docs: ## generate docs/config.md
 setup: ## only set up: Python environment, Pulumi engine, plugins
 	@$(SETUP)
 
-clean: ## remove what is of this checkout and not in git; the cache of engines stays
-	@rm -rf .venv .podfleet dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## remove what is of this checkout and not in git; stacks' state and passphrase, and the cache of engines, stay
+	@rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@for each in .podfleet/*; do case "$$each" in */state|*/passphrase) ;; *) rm -rf "$$each" ;; esac; done

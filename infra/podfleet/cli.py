@@ -77,13 +77,16 @@ def destroy(stack: StackName) -> None:
 
 @app.command()
 def scale(stack: StackName, pods: Annotated[int, typer.Argument(min=0)]) -> None:
-    """Set the size by hand; fewer pods: idle ones go first."""
+    """Set the size by hand; fewer pods: idle ones go first, as the queue tells them."""
+    from podfleet.config import slots_for
+
     workspace = _ready(stack)
     config = workspace.config()
     if pods > config.max_pods:
         raise ConfigError([f"podfleet:pods: {pods} is more than podfleet:maxPods ({config.max_pods})"])
     deployment = _deployment(workspace)
-    slots = _chosen_slots(workspace, pods)
+    choice = 0 < pods < len(config.wanted_slots)  # else there is none: a queue that is down must not block a `scale 0`
+    slots = _chosen_slots(workspace, pods) if choice else slots_for(pods, config.wanted_slots)
     deployment.resize(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
 
 

@@ -23,6 +23,7 @@ from tools.demo.watch import Watch
 from tools.stage import CHECKOUT, PORTS, STACK, Stage, StageError, free_ports
 
 FOLDER = CHECKOUT / ".podfleet" / "demo"
+MARK = ".podfleet-demo"  # in a folder that is ours to empty
 DRAIN_LIMIT_S = 900
 UP = ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--stack", STACK]
 DESTROY = ["pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", "--stack", STACK]
@@ -36,6 +37,8 @@ def main() -> int:
     options.add_argument("--keep", action="store_true", help="keep the state of the run; logs are always kept")
     chosen = options.parse_args()
     folder = chosen.folder.resolve()
+    if folder != FOLDER and folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        options.error(f"{folder} holds something that is not of a demo; it would be removed")
     _clean(folder)
     stage = Stage(folder, free_ports(PORTS))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C: clean up, then go
@@ -153,6 +156,7 @@ def _clean(folder: Path) -> None:
         Stage(folder, free_ports(PORTS)).stop_cloud()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MARK).touch()
 
 
 def _scene(title: str) -> None:

@@ -1,4 +1,4 @@
-"""What the engine gets to see when a shell still has another stack's environment: the real command, an engine of sh."""
+"""The command line: what the engine and the shell get of a stack's environment, and a `scale` without a queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from podfleet import cli
+from podfleet.errors import PodfleetError
 from podfleet.workspace import Workspace, complete
 
 ENGINE = """#!/bin/sh
@@ -80,3 +84,23 @@ def test_the_shell_gets_back_what_a_stack_had_covered(tmp_path: Path) -> None:
     assert "export PULUMI_BACKEND_URL=s3://mine\n" in shown
     assert "unset PULUMI_HOME\n" in shown
     assert "unset PODFLEET_ENV_KEPT\n" in shown
+
+
+def test_scale_to_nothing_needs_no_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is down must not keep pods running; there is nothing to choose."""
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.prod.yaml").write_text(f"{PROD}  podfleet:bootstrap: none\n  podfleet:pods: 2\n")
+    (tmp_path / "Pulumi.yaml").write_text("name: podfleet\n")
+    asked: list[tuple[str, ...]] = []
+
+    class Deployment:
+        def resize(self, slots: tuple[str, ...], *, decision: str) -> None:
+            asked.append(slots)
+
+    monkeypatch.setattr(cli, "_ready", lambda stack: Workspace(tmp_path, stack))
+    monkeypatch.setattr(cli, "_deployment", lambda _workspace: Deployment())
+    cli.scale("prod", 0)
+    cli.scale("prod", 3)
+    assert asked == [(), ("slot-01", "slot-02", "slot-03")]
+    with pytest.raises(PodfleetError):  # one of two: which is idle, only the queue knows
+        cli.scale("prod", 1)

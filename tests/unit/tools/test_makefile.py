@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import locks
@@ -25,6 +26,21 @@ def test_every_verb_is_listed_and_they_are_few() -> None:
 def test_the_set_up_assumes_no_program_beyond_coreutils() -> None:
     recipes = "\n".join(line for line in MAKEFILE.splitlines() if line.startswith("\t"))
     assert not re.search(r"\b(sed|awk|grep|curl|find|xargs|tar|pip)\b", recipes)
+
+
+def test_clean_keeps_what_a_running_fleet_is_known_by(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    for name in (".podfleet/state/a", ".podfleet/passphrase", ".podfleet/demo/b", ".venv/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        ".podfleet",
+        ".podfleet/passphrase",
+        ".podfleet/state",
+        ".podfleet/state/a",
+        "Makefile",
+    ]
 
 
 def copy_inputs(target: Path) -> Path:
