@@ -87,9 +87,11 @@ class QueueSignal:
         return Demand(claimable_jobs=claimable, running_jobs=running, observed_at_s=now_s)
 
     def nodes(self) -> dict[str, Node]:
-        """Registered nodes by name."""
-        found = self._read("/api/nodes", _Nodes).nodes
-        return {node.name: Node(node.name, node.status != "offline", _is_idle(node)) for node in found}
+        """Registered nodes by name. A name may stand twice (a node that registered again): work in any row counts."""
+        online: dict[str, list[_Node]] = {}
+        for row in self._read("/api/nodes", _Nodes).nodes:
+            online.setdefault(row.name, []).extend([row] if row.status != "offline" else [])
+        return {name: Node(name, bool(rows), bool(rows) and all(map(_is_idle, rows))) for name, rows in online.items()}
 
     def _read(self, path: str, model: type[M], params: dict[str, str | int] | None = None) -> M:
         try:

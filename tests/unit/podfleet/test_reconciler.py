@@ -149,6 +149,19 @@ def test_only_idle_pods_go() -> None:
     assert deployment.asked == [(("slot-02",), "seen")]
 
 
+def test_a_node_that_registered_twice_works_where_any_of_its_rows_does() -> None:
+    rows = [
+        {"name": name("slot-01"), "status": "online", "held_jobs": 1},
+        {"name": name("slot-01"), "status": "online", "held_jobs": 0},
+        {"name": name("slot-02"), "status": "offline", "held_jobs": 3},
+        {"name": name("slot-02"), "status": "online", "held_jobs": 0},
+    ]
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"nodes": rows}))
+    with QueueSignal("http://127.0.0.1:9", transport=transport) as queue:
+        nodes = queue.nodes()
+    assert {key: node.idle for key, node in nodes.items()} == {name("slot-01"): False, name("slot-02"): True}
+
+
 @pytest.mark.parametrize(
     ("deployment", "config"), [(None, CONFIG), (Deployment(), CONFIG.model_copy(update={"enabled": False}))]
 )

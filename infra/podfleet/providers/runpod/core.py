@@ -27,8 +27,8 @@ from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.ending import Ending, Watch
 from podfleet.providers.runpod.wire import (
+    ENDED,
     EXPIRES_VARIABLE,
-    LIVE,
     SLOT_VARIABLE,
     SPEC_HASH_VARIABLE,
     UID_VARIABLE,
@@ -236,7 +236,7 @@ def candidates(spec: RentSpec, env: dict[str, str]) -> Iterator[PodRequest]:
 def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """Properties that ask for another pod. Limits, keys, environment: none of them touches a running pod."""
     changed = [key for key in IDENTITY if olds.get(key) != news.get(key)]
-    return changed if olds.get("status") in LIVE else [*changed, "status"]
+    return [*changed, "status"] if (olds.get("status") or "ERROR") in ENDED else changed
 
 
 def _no_candidate(spec: RentSpec, refusals: Sequence[ProviderError]) -> ProviderError:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from podfleet.config import STACK_VARIABLE
+from pydantic.alias_generators import to_camel
+
+from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig
 from podfleet.errors import KEY_VARIABLE, ConfigError
 from podfleet.providers.runpod.census import Looks
 from podfleet.providers.runpod.client import DEFAULT_URL, Access
@@ -17,7 +19,6 @@ from podfleet.providers.runpod.client import DEFAULT_URL, Access
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
 SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
 GENERATION_VARIABLE = "PODFLEET_EXPECT_GENERATION"  # set by the reconciler for its own `up`, never in a shell
-NAMESPACE = "podfleet"
 SECONDS_PER_MINUTE = 60.0
 LOOKS_PER_POLL = 10.0
 MAX_MIN_INTERVAL_S = 2.0
@@ -59,10 +60,11 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         value = config(f"{NAMESPACE}:{key}")
         return "" if value is None else str(value)
 
-    def number(key: str, default: float, scale: float = 1.0) -> float:
+    def number(field: str, scale: float = 1.0) -> float:
+        key = to_camel(field)
         raw = text(key)
         try:
-            value = float(raw) if raw else default
+            value = float(raw) if raw else float(PodfleetConfig.model_fields[field].default)
         except ValueError:
             value = -1.0
         if not 0 <= value < float("inf"):
@@ -73,11 +75,11 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         api_key=environ.get(KEY_VARIABLE, "").strip(),  # a file's last line end is no part of it
         base_url=(environ.get(URL_VARIABLE) or text("runpodUrl") or DEFAULT_URL).rstrip("/"),
         ssh_private_key=environ.get(SSH_KEY_VARIABLE) or text("sshPrivateKey"),
-        absence_interval_s=number("absenceIntervalSeconds", 10.0),
-        poll_interval_s=number("pollIntervalSeconds", 10.0),
-        reconcile_s=number("reconcileSeconds", 60.0),
-        drain_deadline_s=number("drainDeadlineSeconds", 180.0),
-        max_runtime_s=number("maxRuntimeMinutes", 720.0, SECONDS_PER_MINUTE),
+        absence_interval_s=number("absence_interval_seconds"),
+        poll_interval_s=number("poll_interval_seconds"),
+        reconcile_s=number("reconcile_seconds"),
+        drain_deadline_s=number("drain_deadline_seconds"),
+        max_runtime_s=number("max_runtime_minutes", SECONDS_PER_MINUTE),
         expect_generation=environ.get(GENERATION_VARIABLE, ""),
     )
     owner, uid = environ.get(STACK_VARIABLE), text("uid")

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-LIVE = frozenset({"PROVISIONING", "STARTING", "RUNNING"})
+ENDED = frozenset({"EXITED", "ERROR", "TERMINATED"})  # any other status, also one that is new to us, is alive
 UID_VARIABLE = "PODFLEET_UID"
 SPEC_HASH_VARIABLE = "PODFLEET_SPEC_HASH"
 SLOT_VARIABLE = "PODFLEET_SLOT"
@@ -52,7 +52,7 @@ class PodView:
     @property
     def live(self) -> bool:
         """It runs or is on its way there. EXITED and ERROR are not, and go on costing something."""
-        return self.status in LIVE
+        return self.status not in ENDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,7 +294,7 @@ def test_a_delete_that_is_ignored_once_succeeds(fake: FakeRunpod, clock: FakeClo
 IDENTITY = {"name": "n", "uid": "u", "specHash": "h"}
 
 
-@pytest.mark.parametrize("status", ["PROVISIONING", "STARTING", "RUNNING"])
+@pytest.mark.parametrize("status", ["PROVISIONING", "STARTING", "RUNNING", "UNKNOWN", "MIGRATING"])
 @pytest.mark.parametrize("key", ["env", "ports", "diskGb", "maxUsdPerHour", "image"])
 def test_nothing_but_the_identity_replaces_a_live_pod(status: str, key: str) -> None:
     assert diff({**IDENTITY, "status": status, key: 1}, {**IDENTITY, key: 2}) == []

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runpod_fakes import FakeClock, FakeRunpod, lost, problem, runtime_of
 
+from podfleet.config import PodfleetConfig
 from podfleet.errors import ConfigError, OtherFleetFound, PodFailed, ProviderError, StaleGeneration
 from podfleet.providers.runpod.census import Census, Looks, is_ours
 from podfleet.providers.runpod.clock import RealClock
@@ -298,6 +299,13 @@ def test_the_environment_goes_before_the_config() -> None:
     settings = read_settings({"RUNPOD_API_KEY": "k", "RUNPOD_API_BASE_URL": "http://env/"}, config.get)
     assert (settings.base_url, settings.api_key, settings.max_runtime_s) == ("http://env", "k", 120)
     assert read_settings({}, config.get).base_url == "http://config"
+
+
+def test_what_the_config_does_not_say_is_what_its_page_says() -> None:
+    settings, fields = read_settings({}, {}.get), PodfleetConfig.model_fields
+    assert settings.absence_interval_s == fields["absence_interval_seconds"].default
+    assert settings.drain_deadline_s == fields["drain_deadline_seconds"].default
+    assert settings.max_runtime_s == fields["max_runtime_minutes"].default * 60
 
 
 def test_every_wrong_setting_is_named() -> None:
