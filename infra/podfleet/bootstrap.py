@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 # root can read, and never stands in an argument. RunPod's pods have no tun device, hence userspace networking.
 JOIN = f"""set -eu
 umask 077
+trap 'rm -f /run/tailnet-key' EXIT
 mkdir -p /var/run/tailscale
 if tailscale status >/dev/null 2>&1; then exit 0; fi
 pgrep -x tailscaled >/dev/null || setsid tailscaled --tun=userspace-networking --state=mem: \\
   --outbound-http-proxy-listen=127.0.0.1:1055 >/var/log/tailscaled.log 2>&1 </dev/null &
 tr '\\0' '\\n' </proc/1/environ | sed -n 's/^{TAILNET_KEY_VARIABLE}=//p' >/run/tailnet-key
-tailscale up --auth-key=file:/run/tailnet-key --hostname="$1" --timeout=60s
-rm -f /run/tailnet-key"""
+tailscale up --auth-key=file:/run/tailnet-key --hostname="$1" --timeout=60s"""
 JOIN_PROXY = "http://127.0.0.1:1055"
 
 

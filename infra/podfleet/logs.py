@@ -1,4 +1,4 @@
-"""Log events of the operator's side: on stderr, as lines for people or, with PODFLEET_LOG=json, as JSON."""
+"""Log events of the operator's side: on stderr, as lines for people or, with `--log-json`, as JSON."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Clouds that pods can be rented from: an explicit table, name → the resource classes of that cloud.
 
-Used by the components. A row is loaded when asked for, so that clients of one provider's API do not import Pulumi.
+Until there is a second one, the components name RunPod's classes themselves. A row is loaded when
+asked for, so that clients of one provider's API do not import Pulumi.
 """
 
 from __future__ import annotations
