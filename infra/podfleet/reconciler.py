@@ -14,7 +14,7 @@ from podfleet.errors import EngineError, Held, ProviderError, SignalError
 from podfleet.logs import get_logger
 from podfleet.podspec import slot_of
 from podfleet.providers.runpod.census import is_ours
-from podfleet.scaling import Decision, Demand, Slot, SlotState, decide, policy_of
+from podfleet.scaling import BUSIEST_FIRST, Decision, Demand, Slot, SlotState, decide, policy_of
 
 if TYPE_CHECKING:
     from podfleet.config import PodfleetConfig
@@ -48,13 +48,15 @@ def observe(
 def fleet_state(
     slots: Iterable[str], pods: Iterable[PodView], nodes: Mapping[str, Node], *, prefix: str
 ) -> tuple[Slot, ...]:
-    """The state of each wanted slot; a slot without a live pod is gone."""
-    by_slot = {slot_of(pod.name, prefix): pod for pod in pods}
-    return tuple(Slot(slot, _state(by_slot.get(slot), nodes)) for slot in slots)
+    """The state of each wanted slot: its busiest pod's, should it have two; a slot without a live pod is gone."""
+    states: dict[str, list[SlotState]] = {}
+    for pod in pods:
+        states.setdefault(slot_of(pod.name, prefix), []).append(_state(pod, nodes))
+    return tuple(Slot(slot, min(states.get(slot, [SlotState.GONE]), key=BUSIEST_FIRST.index)) for slot in slots)
 
 
-def _state(pod: PodView | None, nodes: Mapping[str, Node]) -> SlotState:
-    if pod is None or not pod.live:
+def _state(pod: PodView, nodes: Mapping[str, Node]) -> SlotState:
+    if not pod.live:
         return SlotState.GONE
     node = nodes.get(pod.name)
     if pod.status in BOOTING or node is None or not node.online:

@@ -28,6 +28,9 @@ class SlotState(StrEnum):
     GONE = "gone"
 
 
+BUSIEST_FIRST = (SlotState.BUSY, SlotState.BOOTING, SlotState.IDLE, SlotState.GONE)
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What the queue asks for. `claimable_jobs` leaves out retries that are not due and jobs nobody may claim."""
@@ -94,8 +97,7 @@ def decide(demand: Demand, fleet: tuple[Slot, ...], policy: ScalingPolicy, *, no
 
 def idle_first(pods: int, fleet: tuple[Slot, ...]) -> tuple[str, ...]:
     """Exactly `pods` slots, as a person asked: pods at work are the last to go."""
-    order = (SlotState.BUSY, SlotState.BOOTING, SlotState.IDLE, SlotState.GONE)
-    ranked = sorted(fleet, key=lambda slot: (order.index(slot.state), slot.name))
+    ranked = sorted(fleet, key=lambda slot: (BUSIEST_FIRST.index(slot.state), slot.name))
     return slots_for(pods, [slot.name for slot in ranked])
 
 

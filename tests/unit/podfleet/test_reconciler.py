@@ -149,6 +149,13 @@ def test_only_idle_pods_go() -> None:
     assert deployment.asked == [(("slot-02",), "seen")]
 
 
+def test_a_dead_double_does_not_hide_the_pod_that_works() -> None:
+    cloud = two_pods()
+    cloud.pods.append(PodView("double", name("slot-02"), "EXITED", uid=UID))
+    decision = run(Deployment(), cloud, queue_of(held={"slot-01": 0, "slot-02": 1}))
+    assert decision.slots == ("slot-02",)
+
+
 def test_a_node_that_registered_twice_works_where_any_of_its_rows_does() -> None:
     rows = [
         {"name": name("slot-01"), "status": "online", "held_jobs": 1},

@@ -120,10 +120,13 @@ class RunpodClient:
         pages = self._pages("/pods", WirePodPage, {})
         return tuple(pod.view() for page in pages for pod in page.pods)
 
-    def create_pod(self, request: PodRequest) -> PodView:
-        """One POST. ApiUnavailable with `maybe_done` means that a pod may exist all the same."""
+    def create_pod(self, request: PodRequest, *, before: Callable[[], None] | None = None) -> PodView:
+        """One POST. ApiUnavailable with `maybe_done` means that a pod may exist all the same.
+
+        `before` is called before each try, also after a long wait for a rate limit; what it raises stops the create.
+        """
         read_s = self._patience.create_read_s
-        response = self._send("POST", "/pods", json=request.body(), read_s=read_s)
+        response = self._send("POST", "/pods", json=request.body(), read_s=read_s, before=before)
         return _parse(response, WirePod).view()
 
     def delete_pod(self, pod_id: str) -> bool:
@@ -239,6 +242,7 @@ class RunpodClient:
         params: Mapping[str, str] | None = None,
         json: JsonObject | None = None,
         read_s: float | None = None,
+        before: Callable[[], None] | None = None,
     ) -> httpx.Response:
         """One request, and again only where the server has said that it did not look at it (429)."""
         if problem := self._access.key_problem:
@@ -246,6 +250,8 @@ class RunpodClient:
         timeout = httpx.Timeout(read_s or self._patience.read_s, connect=self._patience.connect_s)
         give_up_s = self._clock.monotonic_s() + self._patience.rate_limit_s
         while True:
+            if before:
+                before()
             try:
                 response = self._http.request(method, path, params=params, json=json, timeout=timeout)
             except httpx.HTTPError as error:

@@ -6,7 +6,7 @@ rented twice after an unclear answer, and nothing is called gone that was not mi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ class RentPolicy:
 class CreatesPods(Protocol):
     """The part of the client that is needed here."""
 
-    def create_pod(self, request: PodRequest) -> PodView: ...
+    def create_pod(self, request: PodRequest, *, before: Callable[[], None]) -> PodView: ...
 
 
 @dataclass(slots=True)
@@ -131,11 +131,10 @@ class PodCore:
         self._ending.end([pod] if pod else [], ids=[] if pod else [pod_id], why="its resource is deleted")
 
     def _try(self, request: PodRequest, spec: RentSpec, attempt: _Attempt) -> PodView | None:
-        self._engine.require(f"renting {spec.name}")
         if self._no_balance:
             raise NoBalance(self._no_balance)
         try:
-            pod = self._client.create_pod(request)
+            pod = self._client.create_pod(request, before=lambda: self._engine.require(f"renting {spec.name}"))
         except NoBalance as error:
             self._no_balance = str(error)
             raise

@@ -225,6 +225,18 @@ def test_without_its_engine_it_rents_nothing(fake: FakeRunpod, clock: FakeClock)
     assert fake.deletes() == []
 
 
+def test_an_engine_that_dies_during_a_wait_for_the_rate_limit_gets_no_pod(fake: FakeRunpod, clock: FakeClock) -> None:
+    class DiesLater:
+        def require(self, what: str) -> None:
+            if fake.posts():
+                raise EngineGone(what)
+
+    fake.next("post_pod", lambda _: problem(429, "slow down", **{"Retry-After": "30"}))
+    with pytest.raises(EngineGone):
+        build(ProviderSettings(api_key="k"), client_of(fake, clock), DiesLater(), clock).pods.create(SPEC)
+    assert len(fake.posts()) == 1
+
+
 @pytest.mark.parametrize("status", ["RUNNING", "EXITED", "ERROR", "PROVISIONING"])
 def test_read_keeps_a_listed_pod_whatever_its_status(fake: FakeRunpod, clock: FakeClock, status: str) -> None:
     pod_id = fake.add(SPEC.name, status=status)
