@@ -96,8 +96,13 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
 
 
 def access_from(environ: Mapping[str, str], base_url: str, uid: str) -> Access:
-    """Where the API is and who we are, for callers outside the provider process: the environment, else the config.
+    """Where the API is and who we are, for callers outside the provider process, which have today's config.
 
-    Raises ConfigError where the environment is that of another stack than `uid`'s.
+    Raises ConfigError where the environment is that of another stack than `uid`'s, or has another URL than the config:
+    a pod that is rented there would ask the config's URL to end it.
     """
-    return read_settings(environ, {f"{NAMESPACE}:runpodUrl": base_url, f"{NAMESPACE}:uid": uid}.get).access
+    access = read_settings(environ, {f"{NAMESPACE}:runpodUrl": base_url, f"{NAMESPACE}:uid": uid}.get).access
+    if access.base_url != base_url.rstrip("/"):
+        again = f'run eval "$(podfleet env {uid.rsplit("-", 1)[0]})" or unset {URL_VARIABLE}'
+        raise ConfigError(f"{NAMESPACE}:runpodUrl: is {base_url}, but this shell has {access.base_url}: {again}")
+    return access

@@ -19,7 +19,7 @@ from podfleet.providers.runpod.census import Census, Looks, is_ours
 from podfleet.providers.runpod.clock import RealClock
 from podfleet.providers.runpod.engine import EngineWatch
 from podfleet.providers.runpod.fleet import Wish, not_wanted_slots, slot_of, unknown_pods, wish_of
-from podfleet.providers.runpod.settings import ProviderSettings, read_settings
+from podfleet.providers.runpod.settings import ProviderSettings, access_from, read_settings
 from podfleet.providers.runpod.wire import PodView
 
 UID, PREFIX = "dev-00000001", "podfleet-dev-"
@@ -299,6 +299,13 @@ def test_the_environment_goes_before_the_config() -> None:
     settings = read_settings({"RUNPOD_API_KEY": "k", "RUNPOD_API_BASE_URL": "http://env/"}, config.get)
     assert (settings.base_url, settings.api_key, settings.max_runtime_s) == ("http://env", "k", 120)
     assert read_settings({}, config.get).base_url == "http://config"
+
+
+def test_another_url_in_the_shell_than_in_the_config_is_refused() -> None:
+    shell = {"RUNPOD_API_BASE_URL": "http://127.0.0.1:8790/"}
+    assert access_from(shell, "http://127.0.0.1:8790", "dev-00000001").base_url == "http://127.0.0.1:8790"
+    with pytest.raises(ConfigError, match=r"podfleet:runpodUrl: is https://api\.runpod\.io, but .*podfleet env dev"):
+        access_from(shell, "https://api.runpod.io", "dev-00000001")
 
 
 def test_what_the_config_does_not_say_is_what_its_page_says() -> None:
