@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DECODE_TIMEOUT_S = 900.0
 BYTES_PER_S = 32000
 REASON_CHARS = 300
+LITTLE_SPACE_BYTES = 1 << 20
 BROKEN_EXIT = 65  # the exit code of `decode_pyav` for a file that is no audio
 
 
@@ -61,7 +62,8 @@ async def decode(decoder: str, source: Path, target: Path, *, timeout_s: float =
     except OSError as err:
         raise DecoderFailed(f"{decoder} did not start: {err.strerror}") from None
     if done.returncode != 0:
-        blame = AudioBroken if _blames_file(decoder, done.returncode) else DecoderFailed
+        blames_file = _blames_file(decoder, done.returncode) and not _disk_is_full(target)
+        blame = AudioBroken if blames_file else DecoderFailed
         raise blame(_reason(decoder, done.returncode, done.stderr, source))
     audio_s = audio_length_s(target)
     if audio_s == 0.0:
@@ -87,6 +89,11 @@ def audio_length_s(pcm: Path) -> float:
 def _blames_file(decoder: str, returncode: int) -> bool:
     """ffmpeg's every exit code is about its input; our own child has one for it. A signal is neither."""
     return returncode == BROKEN_EXIT if decoder == "pyav" else returncode > 0
+
+
+def _disk_is_full(target: Path) -> bool:
+    """ffmpeg has one exit code for all; a job must not fail for good because this pod's disk is full."""
+    return shutil.disk_usage(target.parent).free < LITTLE_SPACE_BYTES
 
 
 def _reason(decoder: str, returncode: int, stderr: bytes, source: Path) -> str:

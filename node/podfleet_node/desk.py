@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podfleet_node.clock import Clock
-    from podfleet_node.holdings import Held, Holdings
+    from podfleet_node.holdings import Holdings
     from podfleet_node.identity import Identity
     from podfleet_node.jobs_client import JobsClient
     from podfleet_node.lifecycle import Activity
@@ -111,23 +111,23 @@ class Desk:
         self.unknown_to_server = True
         self.beat_bell.ring()
 
-    async def fail(self, job: Held, err: NodeError) -> None:
+    async def fail(self, job_id: int, err: NodeError) -> None:
         """Tell the server why. Audio that the server itself has lost says nothing about this node."""
         self.last_error = err.reason()
         if not isinstance(err, AudioGone):
             self.activity = self.activity.failed()
             self.metrics.failures(self.activity.failures_in_a_row)
         retry = isinstance(err, TemporaryError)
-        log.warning("job.failed", job_id=job.job_id, error=err.reason(), retry=retry)
+        log.warning("job.failed", job_id=job_id, error=err.reason(), retry=retry)
         try:
-            await self.client.fail(job.job_id, FailBody(error_message=err.reason(), retry=retry))
+            await self.client.fail(job_id, FailBody(error_message=err.reason(), retry=retry))
         except JobLost:
-            self.lost(job.job_id, at="fail")
+            self.lost(job_id, at="fail")
         except NotRegistered:
             self.stranger()
         except (ServerUnavailable, ServerRefused) as unheard:
-            log.warning("job.fail_unheard", job_id=job.job_id, error=unheard.reason())  # the next beat releases it
-        self.drop(job.job_id, "failed")
+            log.warning("job.fail_unheard", job_id=job_id, error=unheard.reason())  # the next beat releases it
+        self.drop(job_id, "failed")
 
     async def release(self, job_id: int) -> bool:
         """Give a job back; True when the server heard it. It does no harm to a job that is completed already."""

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import structlog
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from podfleet_node.errors import AudioBroken, EngineFailed, SmokeTestFailed
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 LOAD_TIMEOUT_S = 600.0
 SMOKE_TIMEOUT_S = 120.0
 SMOKE_AUDIO_S = 1.0
+KILL_S = 5.0
 SILENCE_TIMEOUT_S = 300.0  # between two signs of life during one transcription
 LONGEST_LINE = 64 << 20
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class EngineHost:
@@ -77,14 +81,17 @@ class EngineHost:
         return Transcript(segments, language=answer["language"], confidence=answer["confidence"])
 
     async def close(self) -> None:
-        """Kill the process, if there is one."""
+        """Kill the process, if there is one. One that cannot die (in a driver that hangs) is left behind."""
         process, self._process, self._answers = self._process, None, None
         if process is None:
             return
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
+        if process.returncode is None:
+            process.kill()
+        with anyio.move_on_after(KILL_S, shield=True):
+            await process.wait()
             await process.aclose()
+            return
+        log.error("engine.cannot_die", pid=process.pid)
 
     async def _start(self) -> None:
         self._process = await anyio.open_process(self._command, stdin=subprocess.PIPE, stderr=None)

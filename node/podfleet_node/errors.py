@@ -5,7 +5,8 @@ NodeError
 │ ├ ServerUnavailable          no answer from the queue server, or 5xx/429
 │ ├ DownloadFailed             the audio could not be fetched in any of several tries
 │ ├ DecoderFailed              the decoder could not start, crashed or took too long
-│ └ EngineFailed               the engine raised, crashed or hung
+│ ├ EngineFailed               the engine raised, crashed or hung
+│ └ TranscriptRefused          a 4xx for a transcript that says nothing about its text
 ├ PermanentError               another try gives the same answer
 │ ├ AudioGone                  the server says 404 or 410
 │ ├ AudioBroken                no decoder can read it
@@ -67,6 +68,10 @@ class AudioBroken(PermanentError):
 
 class EmptyTranscript(PermanentError):
     """The engine heard no words; an empty text would count as a success at the server."""
+
+
+class TranscriptRefused(TemporaryError):
+    """The server took no transcript of this job from us; not for what stands in it."""
 
 
 class ServerRefused(PermanentError):

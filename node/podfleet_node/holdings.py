@@ -60,6 +60,10 @@ class Holdings:
         """Whether this one is."""
         return job_id in self._jobs
 
+    def has(self, job: Held) -> bool:
+        """Whether it is still this claim of the job, and not a later one of the same job."""
+        return self._jobs.get(job.job_id) is job
+
     def add(self, job: Held) -> None:
         """From now on every heartbeat lists it."""
         self._jobs[job.job_id] = job

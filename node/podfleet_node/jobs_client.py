@@ -6,10 +6,12 @@ ServerUnavailable, 404/410 on audio AudioGone. Retries with jitter, on ServerUna
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import json
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 import stamina
+from pydantic import BaseModel, ValidationError
 
 from podfleet_node.errors import AudioGone, DownloadFailed, JobLost, NotRegistered, ServerRefused, ServerUnavailable
 from podfleet_node.schemas import (
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
     from pathlib import Path
 
-    from pydantic import BaseModel
+Answer = TypeVar("Answer", bound=BaseModel)
 
 CALL_S = 10.0
 COMPLETE_S = 60.0
@@ -73,7 +75,7 @@ class JobsClient:
         """Get an id and a key."""
         answer = await self._call("POST", "/api/nodes/register", body)
         _refuse(answer)
-        return Registration.model_validate_json(answer.content)
+        return _parsed(Registration, answer)
 
     async def heartbeat(self, node_id: str, body: HeartbeatBody) -> None:
         """Say that we live and what we hold; what is not listed is released. One try: the next beat is the retry."""
@@ -82,7 +84,7 @@ class JobsClient:
     async def claim(self, node_id: str) -> ClaimAnswer:
         """Ask for one job. One try: a claim whose answer was lost must be followed by a heartbeat."""
         answer = _own_node(await self._call("POST", f"/api/nodes/{node_id}/claim"))
-        return ClaimAnswer.model_validate_json(answer.content)
+        return _parsed(ClaimAnswer, answer)
 
     async def deregister(self, node_id: str) -> None:
         """Delete our row; an absent one is a success."""
@@ -125,6 +127,8 @@ class JobsClient:
                     await self._download_rest(f"/api/nodes/jobs/{job_id}/audio", target, seen)
         except ServerUnavailable as err:
             raise DownloadFailed(f"gave up after {self._tries} tries: {err}") from err
+        except OSError as err:
+            raise DownloadFailed(f"the audio cannot be kept: {err.strerror}") from err
         return _size(target)
 
     async def _download_rest(self, path: str, target: Path, seen: _Validator) -> None:
@@ -141,7 +145,7 @@ class JobsClient:
                 with target.open("ab" if resumed else "wb") as out:
                     async for chunk in answer.aiter_raw():
                         out.write(chunk)
-        except httpx.TransportError as err:
+        except httpx.RequestError as err:
             raise ServerUnavailable(_kind(err)) from err
         if seen.size is not None and _size(target) != seen.size:
             raise ServerUnavailable(f"{_size(target)} of {seen.size} bytes came")
@@ -149,11 +153,11 @@ class JobsClient:
     async def _call(
         self, method: str, path: str, body: BaseModel | None = None, *, timeout_s: float = CALL_S
     ) -> httpx.Response:
-        content = body.model_dump_json(exclude_none=True) if body is not None else None
+        content = json.dumps(body.model_dump(exclude_none=True)) if body is not None else None
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             answer = await self._http.request(method, path, content=content, headers=headers, timeout=timeout_s)
-        except httpx.TransportError as err:
+        except httpx.RequestError as err:
             raise ServerUnavailable(_kind(err)) from err
         self._heard(answer)
         return answer
@@ -230,6 +234,14 @@ def _audio(answer: httpx.Response) -> None:
         raise ServerRefused(f"{answer.status_code} for the audio", status=answer.status_code)
 
 
+def _parsed(model: type[Answer], answer: httpx.Response) -> Answer:
+    """A page of something that stands between us and the server is no answer."""
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError:
+        raise ServerUnavailable("the answer is not the protocol's") from None
+
+
 def _refuse(answer: httpx.Response) -> httpx.Response:
     if not answer.is_success:
         raise ServerRefused(f"{answer.status_code} {_detail(answer)}", status=answer.status_code)
@@ -243,6 +255,6 @@ def _detail(answer: httpx.Response) -> str:
         return answer.reason_phrase
 
 
-def _kind(err: httpx.TransportError) -> str:
+def _kind(err: httpx.RequestError) -> str:
     """The kind of failure; its text may hold a URL."""
     return f"no answer ({type(err).__name__})"

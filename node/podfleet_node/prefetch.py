@@ -83,9 +83,9 @@ class Prefetch:
             desk.stranger()
             desk.lost(job.job_id, at="audio")
         except NodeError as err:
-            await desk.fail(job, err)
+            await desk.fail(job.job_id, err)
         else:
-            if job.stage is Stage.FETCHING and job.job_id in desk.holdings:
+            if job.stage is Stage.FETCHING and desk.holdings.has(job):
                 job.stage = Stage.WAITING
                 self._ready(job)
         desk.claim_bell.ring()

@@ -19,6 +19,7 @@ class Spooled:
     text: str
     model: str
     audio_s: float
+    server_url: str  # another server's job of that number is another job
 
 
 class Spool:

@@ -192,10 +192,11 @@ class Supervisor:
         while not self._terminated.is_set():
             try:
                 self._watch_and_ask()
-                return
             except Exception:  # noqa: BLE001 - the outermost loop of this thread; without it the pod has no fuse
                 emit("fuse.failed", level="error", error=traceback.format_exc())
                 self._terminated.wait(FUSE_TICK_S)
+            else:
+                return
 
     def _watch_and_ask(self) -> None:
         """Until the end has come and is asked for; comes back when it is terminated, or has nobody to ask."""

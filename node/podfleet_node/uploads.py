@@ -1,7 +1,8 @@
 """Sends finished transcripts until the server has accepted them. Each one is on the disk first. Used by the worker.
 
 It overlaps with the next transcription. After a try whose answer is unknown a job is never failed: the server may have
-accepted it, and a late failure would destroy it.
+accepted it, and a late failure would destroy it. A refusal that was answered at once is a failure: given back instead,
+the job would come again at once, with the same end, for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from podfleet_node.errors import JobLost, NotRegistered, ServerRefused, ServerUnavailable
+from podfleet_node.errors import JobLost, NotRegistered, ServerRefused, ServerUnavailable, TranscriptRefused
 from podfleet_node.holdings import Held, Stage
 from podfleet_node.link import Event
 from podfleet_node.schemas import CompleteBody
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+UNPROCESSABLE = 422
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -32,14 +34,25 @@ class Uploads:
     def __init__(self, desk: Desk, spool: Spool) -> None:
         self._desk = desk
         self._spool = spool
+        self._maybe_accepted: set[int] = set()
 
     def resume(self) -> list[Spooled]:
-        """What an earlier worker of this pod finished is held again, before the first heartbeat."""
-        entries = self._spool.load()
-        for entry in entries:
-            self._desk.holdings.add(Held(entry.job_id, stage=Stage.SENDING, audio_s=entry.audio_s))
-            log.info("spool.resumed", job_id=entry.job_id)
-        return entries
+        """All that is on the disk; what an earlier worker of this pod finished is held from now on.
+
+        Called before the first heartbeat, and at the end for a worker that never came so far.
+        """
+        desk, found = self._desk, []
+        for entry in self._spool.load():
+            if entry.server_url != desk.settings.server_url:
+                log.warning("spool.foreign", job_id=entry.job_id)
+                self._spool.drop(entry.job_id)
+                continue
+            found.append(entry)
+            if entry.job_id not in desk.holdings:
+                desk.holdings.add(Held(entry.job_id, stage=Stage.SENDING, audio_s=entry.audio_s))
+                self._maybe_accepted.add(entry.job_id)
+                log.info("spool.resumed", job_id=entry.job_id)
+        return found
 
     def keep(self, job: Held, entry: Spooled) -> None:
         """On the disk, then said to be finished."""
@@ -64,18 +77,26 @@ class Uploads:
             desk.lost(entry.job_id, at="complete")
         except ServerUnavailable as err:
             log.warning("complete.unanswered", job_id=entry.job_id, error=err.reason())
+            self._maybe_accepted.add(entry.job_id)
             return False
         except NotRegistered:
             desk.stranger()
             return False
         except ServerRefused as err:
             log.warning("complete.refused", job_id=entry.job_id, error=err.reason())
-            await desk.release(entry.job_id)
-            desk.drop(entry.job_id, "failed")
+            await self._refused(entry.job_id, err)
         else:
             self._accepted(entry)
         self._spool.drop(entry.job_id)
+        self._maybe_accepted.discard(entry.job_id)
         return True
+
+    async def _refused(self, job_id: int, err: ServerRefused) -> None:
+        desk = self._desk
+        if job_id not in self._maybe_accepted:
+            await desk.fail(job_id, err if err.status == UNPROCESSABLE else TranscriptRefused(str(err)))
+        elif not await desk.release(job_id):
+            desk.drop(job_id, "failed")  # the next heartbeat, without it, says the same
 
     def _accepted(self, entry: Spooled) -> None:
         desk = self._desk

@@ -74,7 +74,7 @@ class Worker:
     def _sweep(self) -> None:
         """Audio of an earlier worker: its jobs are given back by the first heartbeat."""
         shutil.rmtree(self._desk.paths.work_dir, ignore_errors=True)
-        self._desk.paths.work_dir.mkdir(parents=True)
+        self._desk.paths.work_dir.mkdir(parents=True, exist_ok=True)
 
     # Claiming, and the rules that end it
 
@@ -156,7 +156,7 @@ class Worker:
 
     async def _transcribe_loop(self, tg: TaskGroup) -> None:
         async for job in self._queue_out:
-            if job.stage is not Stage.WAITING or job.job_id not in self._desk.holdings:
+            if job.stage is not Stage.WAITING or not self._desk.holdings.has(job):
                 continue  # given back while it waited
             entry = await self._transcribe(job)
             if entry is not None:
@@ -174,7 +174,7 @@ class Worker:
             with anyio.CancelScope() as job.scope:
                 entry = await self._heard(job)
         except NodeError as err:
-            await desk.fail(job, err)
+            await desk.fail(job.job_id, err)
         if entry is None or not self._keeps(job):
             return None
         self.uploads.keep(job, entry)
@@ -192,12 +192,13 @@ class Worker:
             job.done_s = done_s
 
         transcript = await self._engine.transcribe(job.pcm, audio_s, language=desk.settings.language, progress=progress)
-        if not any(segment.text.strip() for segment in transcript.segments):
+        if not any(char.isalnum() for segment in transcript.segments for char in segment.text):
             raise EmptyTranscript(f"no words in {audio_s:.0f} s of audio")
         took_s = desk.now_s() - began_s
         desk.metrics.transcribed(audio_s=audio_s, took_s=took_s, speed=self._engine.speed)
         log.info("job.transcribed", job_id=job.job_id, audio_s=round(audio_s, 2), took_s=round(took_s, 2))
-        return Spooled(job.job_id, markdown(transcript), self._engine.model, audio_s)
+        text = markdown(transcript)
+        return Spooled(job.job_id, text, self._engine.model, audio_s, server_url=desk.settings.server_url)
 
     async def _still_ours(self, job: Held) -> bool:
         """Ask before the expensive part; a server that is silent now may take the transcript later."""
@@ -214,7 +215,7 @@ class Worker:
 
     def _keeps(self, job: Held) -> bool:
         """Still held, and not on its way back to the queue."""
-        return job.stage is Stage.RUNNING and job.job_id in self._desk.holdings
+        return job.stage is Stage.RUNNING and self._desk.holdings.has(job)
 
     async def _progress_loop(self) -> None:
         desk = self._desk
@@ -251,9 +252,14 @@ class Worker:
         return {"drained": drained, "released": released, "finished": desk.accepted - finished_before}
 
     async def release_all(self) -> bool:
-        """After `run`: send what is finished once more, give back the rest, deregister. True when all was heard."""
+        """Send what is finished once more, give back the rest, deregister. True when all was heard.
+
+        Called after `run`, or instead of it: then what an earlier worker finished is still on the disk.
+        """
         await self._engine.close()
-        entries = {entry.job_id: entry for entry in Spool(self._desk.paths.spool_dir).load()}
+        if not self._desk.identity.node_id:
+            self._desk.identity.remember()
+        entries = {entry.job_id: entry for entry in self.uploads.resume()}
         async with anyio.create_task_group() as tg:
             for job in self._desk.holdings.at(*Stage):
                 tg.start_soon(self._let_go, job, entries.get(job.job_id))
@@ -283,7 +289,7 @@ class Worker:
 
     async def _deregister(self) -> bool:
         desk = self._desk
-        if not desk.identity.node_id and not desk.identity.remember():
+        if not desk.identity.node_id:
             return True
         nothing = HeartbeatBody(name=desk.settings.node_name, claimed_job_ids=())
         try:

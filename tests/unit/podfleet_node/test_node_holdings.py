@@ -104,3 +104,25 @@ async def test_the_measured_speed_decides_how_much_is_prefetched(tmp_path: Path)
     prefetch = Prefetch(desk, lambda _job: None)
     assert prefetch.has_room(speed=2.0)
     assert not prefetch.has_room(speed=1.5)
+
+
+@pytest.mark.anyio
+async def test_the_rest_of_an_earlier_claim_is_not_taken_for_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is lost while it is fetched, and claimed again before the first fetch has ended."""
+    desk = make_desk(tmp_path, TinyQueue())
+    ready: list[Held] = []
+    prefetch = Prefetch(desk, ready.append)
+    first, second = Held(4), Held(4)
+    desk.holdings.add(first)
+
+    async def fetched_too_late(_job: Held) -> None:
+        desk.lost(4, at="test")
+        desk.holdings.add(second)
+
+    monkeypatch.setattr(prefetch, "_fetch", fetched_too_late)
+    await prefetch.fetch(first)
+    assert ready == []
+    assert desk.holdings.has(second)
+    assert not desk.holdings.has(first)

@@ -1,5 +1,6 @@
 """The client of the queue's protocol: errors by type, what is retried, downloads that go on."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,7 @@ from node_fakes import TinyQueue
 
 from podfleet_node.errors import AudioGone, DownloadFailed, JobLost, NotRegistered, ServerRefused, ServerUnavailable
 from podfleet_node.jobs_client import JobsClient
-from podfleet_node.schemas import CompleteBody, FailBody, HeartbeatBody
+from podfleet_node.schemas import CompleteBody, FailBody, HeartbeatBody, RegisterBody
 
 pytestmark = pytest.mark.anyio
 AUDIO = "GET /api/nodes/jobs/*/audio"
@@ -138,3 +139,32 @@ async def test_audio_that_is_gone_or_not_ours(tmp_path: Path, status: int, expec
     with pytest.raises(expected):
         await _client(queue).download(1, tmp_path / "a")
     assert len(queue.calls(AUDIO)) == 1
+
+
+@pytest.mark.parametrize("answer", [b"<html>log in first</html>", b"{}", b"[]"])
+async def test_an_answer_of_something_else_is_no_answer(answer: bytes) -> None:
+    client = _client(lambda _request: httpx.Response(200, content=answer))
+    with pytest.raises(ServerUnavailable):
+        await client.register(RegisterBody(name="n", url=""))
+
+
+async def test_an_answer_that_cannot_be_decoded_is_no_answer() -> None:
+    class Garbled(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"no gzip"
+
+    answer = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Garbled())
+    with pytest.raises(ServerUnavailable):
+        await _client(lambda _request: answer).claim("1")
+
+
+async def test_text_that_no_utf8_can_hold_is_sent_and_judged_by_the_server() -> None:
+    queue = TinyQueue()
+    await _client(queue).fail(3, FailBody(error_message="\ud800"))
+    assert queue.calls(FAIL) == [{"error_message": "\ud800", "retry": True}]
+
+
+async def test_audio_that_cannot_be_kept_is_a_temporary_failure(tmp_path: Path) -> None:
+    client = _client(lambda _request: httpx.Response(200, content=b"audio"))
+    with pytest.raises(DownloadFailed, match="cannot be kept"):
+        await client.download(3, tmp_path / "absent" / "download")

@@ -2,15 +2,17 @@
 
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podfleet_node.audio import AudioBroken, decode_command
+from podfleet_node import audio
+from podfleet_node.audio import decode_command
 from podfleet_node.engines import ENGINES, load
-from podfleet_node.errors import SettingsError
+from podfleet_node.errors import AudioBroken, DecoderFailed, NodeError, SettingsError
 from podfleet_node.files import read_json, write_json
 from podfleet_node.lines import Phase, host_key_line, phase_line, ready_line
 from podfleet_node.link import Lines, encode
@@ -73,3 +75,17 @@ def test_ffmpeg_opens_nothing_but_files(tmp_path: Path) -> None:
     command = decode_command("ffmpeg", tmp_path / "in", tmp_path / "out")
     assert command[command.index("-protocol_whitelist") + 1] == "file"
     assert AudioBroken("x").reason() == "AudioBroken: x"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("free_bytes", "blamed"), [(1 << 30, AudioBroken), (4096, DecoderFailed)])
+async def test_a_full_disk_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, blamed: type[NodeError]
+) -> None:
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    usage = SimpleNamespace(free=free_bytes)
+    monkeypatch.setattr(audio.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(blamed):
+        await audio.decode("ffmpeg", tmp_path / "in", tmp_path / "out")
