@@ -164,7 +164,7 @@ class Stage:
 
     def _queue_answers(self) -> bool:
         try:
-            return httpx.get(f"{self.queue_url}/api/health", timeout=2).status_code == httpx.codes.OK
+            return httpx.get(f"{self.queue_url}/api/health", timeout=2, trust_env=False).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -252,7 +252,9 @@ class Stage:
     def cloud(self, path: str, method: str = "GET", **options: Any) -> Any:
         """A request to the stand-in's API, with the account's key."""
         headers = {"Authorization": f"Bearer {self.env['RUNPOD_API_KEY']}"}
-        answer = httpx.request(method, f"{self.cloud_url}{path}", headers=headers, timeout=30, **options)
+        answer = httpx.request(
+            method, f"{self.cloud_url}{path}", headers=headers, timeout=30, trust_env=False, **options
+        )
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -271,14 +273,17 @@ class Stage:
     def tailnet_keys(self) -> list[Any]:
         """Keys that the tailnet's API lists."""
         answer = httpx.get(
-            f"{self.tailscale_url}/api/v2/tailnet/-/keys", auth=(self.env["TAILSCALE_API_KEY"], ""), timeout=10
+            f"{self.tailscale_url}/api/v2/tailnet/-/keys",
+            auth=(self.env["TAILSCALE_API_KEY"], ""),
+            timeout=10,
+            trust_env=False,
         )
         answer.raise_for_status()
         return list(answer.json()["keys"])
 
     def queue(self, path: str) -> Any:
         """A JSON answer of the queue server."""
-        answer = httpx.get(f"{self.queue_url}{path}", timeout=30)
+        answer = httpx.get(f"{self.queue_url}{path}", timeout=30, trust_env=False)
         answer.raise_for_status()
         return answer.json()
 

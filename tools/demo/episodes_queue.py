@@ -47,6 +47,7 @@ class Episodes:
                 params={"title": episode.title, "filename": episode.audio.name},
                 content=episode.audio.read_bytes(),
                 timeout=30,
+                trust_env=False,
             )
             answer.raise_for_status()
             self.ids[answer.json()["episode_id"]] = episode
