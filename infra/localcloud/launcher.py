@@ -29,9 +29,11 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 LANDLOCK_VERSION_FLAG = 1
 LANDLOCK_PATH_BENEATH = 1
 LANDLOCK_REFER_ABI = 2
+LANDLOCK_TRUNCATE_ABI = 3
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 ALL_OF_ABI_1 = (1 << 13) - 1
 REFER = 1 << 13
+TRUNCATE = 1 << 14
 LINUX = sys.platform == "linux"
 
 
@@ -107,6 +109,7 @@ def _confine(libc: ctypes.CDLL, sees: list[str], writes: list[str]) -> None:
     if abi < 1:
         return
     everything = ALL_OF_ABI_1 | (REFER if abi >= LANDLOCK_REFER_ABI else 0)
+    everything |= TRUNCATE if abi >= LANDLOCK_TRUNCATE_ABI else 0
     handled = ctypes.c_uint64(everything)
     ruleset = libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0)
     if ruleset < 0:
@@ -126,7 +129,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
     except OSError:
         return  # not on this machine
     if not os.path.isdir(path):  # noqa: PTH112 - pathlib would triple the start time
-        rights &= EXECUTE | WRITE_FILE | READ_FILE
+        rights &= EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
     rule = rights.to_bytes(8, sys.byteorder) + beneath.to_bytes(4, sys.byteorder)
     libc.syscall(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_PATH_BENEATH, rule, 0)
     os.close(beneath)

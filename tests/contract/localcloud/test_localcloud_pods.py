@@ -4,6 +4,7 @@ import ctypes
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -90,11 +91,11 @@ def test_the_process_s_environment_is_exactly_the_contract_s_with_secrets_resolv
     assert "s3cret" not in json.dumps(cloud.pods())
 
 
-def has_landlock() -> bool:
-    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1
+def landlock_abi() -> int:
+    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1))
 
 
-@pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock: a pod's process sees the whole machine")
+@pytest.mark.skipif(landlock_abi() < 1, reason="this kernel has no Landlock: a pod's process sees the whole machine")
 def test_a_pod_sees_its_own_disk_and_the_system_and_nothing_else_of_the_machine(
     cloud: RunningCloud, create: Create, tmp_path: Path
 ) -> None:
@@ -107,6 +108,19 @@ def test_a_pod_sees_its_own_disk_and_the_system_and_nothing_else_of_the_machine(
     assert text.count("Permission denied") == 2
     assert "mine" in text
     assert "nobody may read" not in text
+
+
+@pytest.mark.skipif(landlock_abi() < 3, reason="this kernel's Landlock does not know truncation")
+def test_a_pod_cannot_empty_a_file_of_the_machine(cloud: RunningCloud, create: Create, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("still here")
+    script = (
+        f"import os\ntry: os.truncate({str(kept)!r}, 0)\nfinally: os.truncate(open('own', 'w').name, 0); print('done')"
+    )
+    pod = create(entrypoint=[sys.executable, "-u", "-c"], cmd=[script])
+    log = cloud.folder / "logs" / f"{pod['id']}.log"
+    wait_until(lambda: log.exists() and "done" in log.read_text(), what="the script's last word")
+    assert kept.read_text() == "still here"
 
 
 def test_a_missing_secret_is_an_error_state_that_says_which(
