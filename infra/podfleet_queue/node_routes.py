@@ -34,7 +34,8 @@ async def require_key(x_transcriber_key: Annotated[str | None, Header()] = None)
 
 StoreDep = Annotated[Store, Depends(get_store)]
 KeyDep = Annotated[str, Depends(require_key)]
-JobId = Annotated[int, Path(lt=2**63)]
+Hours = Annotated[float, Query(ge=0, allow_inf_nan=False)]
+JobId = Annotated[int, Path(ge=-(2**63), lt=2**63)]
 
 
 @router.post("/register")
@@ -59,14 +60,14 @@ def list_nodes(store: StoreDep) -> wire.NodesOut:
 
 
 @router.get("/stale")
-def list_stale(store: StoreDep, offline_hours: Annotated[float, Query(ge=0)] = 24.0) -> dict[str, object]:
+def list_stale(store: StoreDep, offline_hours: Hours = 24.0) -> dict[str, object]:
     """Nodes offline for that long, or never seen."""
     nodes = [wire.stale_node(node) for node in store.stale_nodes(offline_hours * 3600)]
     return {"stale_count": len(nodes), "threshold_hours": offline_hours, "nodes": nodes}
 
 
 @router.delete("/stale")
-def delete_stale(store: StoreDep, offline_hours: Annotated[float, Query(ge=0)] = 24.0) -> dict[str, object]:
+def delete_stale(store: StoreDep, offline_hours: Hours = 24.0) -> dict[str, object]:
     """Deregister them; their jobs go back."""
     count = len(store.stale_nodes(offline_hours * 3600, delete=True))
     return {"deleted_count": count, "message": f"Deleted {count} stale nodes"}

@@ -4,14 +4,15 @@ Mounted by `server.create_app`. No authentication, as in the original: the serve
 otherwise. Fixed paths come before `/{job_id}`.
 """
 
+import os
 from pathlib import Path as FilePath
 from typing import Annotated
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from podfleet_queue import wire
 from podfleet_queue.audio import length_s
@@ -29,7 +30,7 @@ Since = Annotated[int, Query(ge=0, lt=2**63)]
 class Enqueue(BaseModel):
     """`POST /api/queue/episodes/{id}/transcribe`."""
 
-    priority: int = 10
+    priority: int = Field(default=10, ge=-(2**31), lt=2**31)
 
 
 @router.get("/health")
@@ -142,7 +143,7 @@ def list_episodes(store: StoreDep) -> wire.EpisodesOut:
 
 
 @router.get("/episodes/{episode_id}")
-def one_episode(episode_id: Annotated[int, Path(lt=2**63)], store: StoreDep) -> wire.EpisodeOut:
+def one_episode(episode_id: JobId, store: StoreDep) -> wire.EpisodeOut:
     """One episode."""
     return wire.episode_out(*store.episode(episode_id))
 
@@ -154,10 +155,12 @@ def transcript(episode_id: JobId, store: StoreDep) -> FileResponse:
 
 
 async def _receive(request: Request, upload: FilePath) -> int:
-    """Write the body to a file as it arrives; returns its length in bytes."""
+    """Write the body to a file as it arrives; on disk when this returns. Returns its length in bytes."""
     size_bytes = 0
     async with await anyio.open_file(upload, "wb") as handle:
         async for chunk in request.stream():
             size_bytes += len(chunk)
             await handle.write(chunk)
+        await handle.flush()
+        await to_thread.run_sync(os.fsync, handle.wrapped.fileno())
     return size_bytes

@@ -234,6 +234,22 @@ def test_jobs_can_be_reset_retried_deleted_and_queued_again_by_hand(http: httpx.
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/queue/episodes/1/transcribe", {"priority": 2**70}),
+        ("GET", f"/api/queue/{-(2**70)}", None),
+        ("GET", f"/api/queue/{2**70}", None),
+        ("GET", f"/api/episodes/{-(2**70)}", None),
+        ("GET", "/api/nodes/stale?offline_hours=inf", None),
+    ],
+)
+def test_numbers_that_no_column_can_hold_are_refused(
+    http: httpx.Client, method: str, path: str, body: dict[str, int] | None
+) -> None:
+    assert http.request(method, path, json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
     "path",
     ["/api/queue/999999", "/api/episodes/999999", "/api/episodes/999999/transcript", "/api/nothing"],
 )
