@@ -2,10 +2,20 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from podfleet_node.transcript import MAX_CHARS, MIN_CHARS, Segment, Transcript, Word, markdown, phrases, timestamp
+from podfleet_node.transcript import (
+    MAX_CHARS,
+    MIN_CHARS,
+    Segment,
+    Transcript,
+    Word,
+    escaped,
+    markdown,
+    phrases,
+    timestamp,
+)
 
 SERVER_PARSER = re.compile(r"\*\*\[(\d{1,2}:\d{2}(?::\d{2})?)\]\*\*\s*(.+?)(?=\*\*\[|\Z)", re.DOTALL)
 
@@ -31,12 +41,18 @@ def test_phrases_keep_every_character_in_order_and_fit_the_index(words: list[Wor
 
 
 @given(spoken())
+@example([Word(0.0, 0.2, r"\*\*[")])
 def test_the_server_parses_exactly_our_phrases(words: list[Word]) -> None:
     made = phrases(words)
     found = SERVER_PARSER.findall(markdown(Transcript(made)))
     assert [stamp for stamp, _ in found] == [timestamp(s.start_s) for s in made]
-    unescaped = [" ".join(text.replace(r"\*\*[", "**[").split()) for _, text in found]
-    assert unescaped == [" ".join(s.text.split()) for s in made]
+    assert [text.strip() for _, text in found] == [escaped(s.text) for s in made]
+
+
+@given(texts)
+def test_an_escaped_text_loses_nothing_but_white_space_and_time_stamps(text: str) -> None:
+    assert escaped(text).replace(r"\*\*[", "**[") == " ".join(text.split()).replace(r"\*\*[", "**[")
+    assert "**[" not in escaped(text)
 
 
 def test_a_phrase_is_cut_after_a_pause_and_never_before_forty_characters() -> None:
