@@ -38,7 +38,7 @@ def serve(
     folder: Annotated[Path, typer.Option("--dir", help="Everything the server keeps.")] = Path(".podfleet/queue"),
     host: Annotated[str, typer.Option(help="Anyone who reaches it may read and queue.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8792,
-    lease_s: Annotated[float, typer.Option(min=0.1, help="A silent node keeps a job this long.")] = 1800.0,
+    lease_s: Annotated[float, typer.Option(min=0.1, help="A silent node keeps a job this long.")] = 300.0,
     offline_s: Annotated[float, typer.Option(min=0.1, help="A silent node counts as offline after this.")] = 60.0,
     max_attempts: Annotated[int, typer.Option(min=1, help="Then a job is failed.")] = 10,
     retry_s: Annotated[

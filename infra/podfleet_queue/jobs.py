@@ -26,7 +26,7 @@ class JobStatus(StrEnum):
 class Policy:
     """The server's limits; defaults are cast2md's numbers."""
 
-    lease_s: float = 1800.0
+    lease_s: float = 300.0
     offline_after_s: float = 60.0
     max_attempts: int = 10
     retry_base_s: float = 300.0
