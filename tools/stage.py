@@ -6,6 +6,7 @@ Used by `make demo` and by the end-to-end tests. The committed stack file is nev
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ STACK = "local"
 MADE_PER_STACK = ("uid", "sshPublicKey", "sshPrivateKey", "slots", "decision")
 PORTS = (8790, 8791, 8792)
 READY_S = 30.0
+PR_SET_PDEATHSIG = 1
 STOP_S = 60.0
 
 
@@ -147,7 +149,13 @@ class Stage:
             str(self.ports.queue),
         ]
         command += ["--lease-s", "120", "--retry-s", "5", *options]
-        self._queue = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._queue = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_die_with_us,  # noqa: PLW1509  one system call, in a process without threads
+        )
         end = time.monotonic() + READY_S
         while not self._queue_answers():
             if self._queue.poll() is not None or time.monotonic() > end:
@@ -286,6 +294,12 @@ class Stage:
         answer = httpx.get(f"{self.queue_url}{path}", timeout=30, trust_env=False)
         answer.raise_for_status()
         return answer.json()
+
+
+def _die_with_us() -> None:
+    """A demo or test that is killed takes its queue server along (Linux; elsewhere it stays)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _bin(name: str) -> str:

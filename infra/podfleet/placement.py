@@ -33,7 +33,9 @@ class Quote:
     def __str__(self) -> str:
         pods = f"{self.pods_now} → {self.pods_then} pods"
         if self.then_usd_per_hr is None or self.most_usd_per_hr is None:
-            return f"${self.now_usd_per_hr:.2f}/h now → price unknown: {self.gpu_id} is not in the catalogue ({pods})"
+            return (
+                f"${self.now_usd_per_hr:.2f}/h now → price unknown: the catalogue does not show {self.gpu_id} ({pods})"
+            )
         return (
             f"${self.now_usd_per_hr:.2f}/h now → ${self.then_usd_per_hr:.2f}/h then "
             f"({pods}, new ones on {self.gpu_id}; at most ${self.most_usd_per_hr:.2f}/h with {self.max_pods} pods)"

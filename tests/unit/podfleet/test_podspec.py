@@ -118,4 +118,4 @@ def test_the_quote_counts_running_pods_at_their_own_price_and_new_ones_at_the_fi
 
 def test_a_gpu_that_the_catalogue_lacks_has_no_price() -> None:
     found = placement.quote(gpu_types=["odd"], offers=OFFERS, running_usd_per_hr={}, wanted=["a"], max_pods=1)
-    assert "price unknown: odd" in str(found)
+    assert "price unknown: the catalogue does not show odd" in str(found)
