@@ -41,7 +41,8 @@ def main() -> int:
         options.error(f"{folder} holds something that is not of a demo; it would be removed")
     _clean(folder)
     stage = Stage(folder, free_ports(PORTS))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C: clean up, then go
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job was told to ignore them
+        signal.signal(number, signal.default_int_handler)
     try:
         end = _play(stage)
     except KeyboardInterrupt:
