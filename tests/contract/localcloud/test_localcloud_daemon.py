@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.localcloud.sessions import SETSID
 
 from localcloud.testing import running, wait_until
 
@@ -144,7 +145,7 @@ def test_bad_input_is_one_line(tmp_path: Path, words: list[str], line: str) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_everything_dies_with_it(tmp_path: Path, number: signal.Signals) -> None:
-    words = "setsid sleep 601 & echo child $!; trap '' TERM; (setsid sh -c 'sleep 602 & sleep 603' &); sleep 604"
+    words = f"{SETSID} sleep 601 & echo child $!; trap '' TERM; ({SETSID} sh -c 'sleep 602 & sleep 603' &); sleep 604"
     with running(tmp_path / "cloud", pod_command=["/bin/sh", "-c", words], **FAST) as cloud, cloud.client() as api:
         body = {"name": "a", "image": "i", "gpu": {"id": A4000}}
         pods = [api.post("/v2/pods", json=body).json()["id"] for _ in range(2)]

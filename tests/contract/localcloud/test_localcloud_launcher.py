@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.contract.localcloud.sessions import SETSID
 
 from localcloud.processes import LAUNCHER
 from localcloud.testing import wait_until
@@ -51,7 +52,7 @@ def test_the_command_inherits_nothing_but_its_three_streams_and_its_environment(
 
 @pytest.mark.parametrize("unread", [False, True])
 def test_a_cloud_that_dies_takes_the_tree_along_also_with_the_launcher_s_word_unread(unread: bool) -> None:
-    control, process = launch("(setsid sleep 605 & echo $!); sleep 606")
+    control, process = launch(f"({SETSID} sleep 605 & echo $!); sleep 606")
     child = int(first_line(process))
     if not unread:
         assert control.recv(100).startswith(b"pid ")

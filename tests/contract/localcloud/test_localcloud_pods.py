@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.contract.localcloud.sessions import SETSID
 
 from localcloud.testing import RunningCloud, wait_until
 
@@ -203,7 +204,7 @@ def test_nothing_of_a_container_outlives_its_first_process(
     cloud: RunningCloud, api: httpx.Client, create: Create
 ) -> None:
     cloud.settings(restart_backoff_s=60)
-    pod = create(cmd=["-c", "setsid sh -c 'echo pid $$; exec sleep 600' & sleep 0.3; exit 0"])
+    pod = create(cmd=["-c", f"{SETSID} sh -c 'echo pid $$; exec sleep 600' & sleep 0.5; exit 0"])
     line = read_logs(api, pod["id"], until="pid")[-1]
     daemonized = int(line["line"].split()[1])
     assert alive(daemonized)
