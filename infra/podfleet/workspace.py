@@ -167,11 +167,19 @@ def _path(workspace: Workspace, outer: Mapping[str, str]) -> str:
 
 
 def _backend(workspace: Workspace, url: str) -> str:
-    if not url.startswith("file://") or url.startswith("file:///"):
+    """The URL for the engine: a relative folder is the project's, and is made; see decision 8 for `metadata=skip`."""
+    scheme = "file://"
+    if not url.startswith(scheme):
         return url
-    folder = workspace.project_dir / url.removeprefix("file://")
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"file://{folder}"
+    path, _, query = url.removeprefix(scheme).partition("?")
+    if not path.startswith(("/", "~")):
+        folder = workspace.project_dir / path
+        folder.mkdir(parents=True, exist_ok=True)
+        path = str(folder)
+    options = [part for part in query.split("&") if part]
+    if not any(part.startswith("metadata=") for part in options):
+        options.append("metadata=skip")
+    return f"{scheme}{path}?{'&'.join(options)}"
 
 
 def _passphrase_file(workspace: Workspace) -> Path:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 LIMIT_S = 120
 
 
-@pytest.mark.parametrize("words", ["$ pulumi preview", "slot-02-pod creating", "transcripts arrive"])
+@pytest.mark.parametrize("words", ["$ pulumi preview", "tailnet-key created", "transcripts arrive"])
 def test_an_interrupt_leaves_nothing(words: str, tmp_path: Path) -> None:
     log = tmp_path / "output.log"
     folder = tmp_path / "run"

@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
 def test_a_local_stack_gets_its_own_home_state_url_and_key(project: Path) -> None:
     env = environment(Workspace(project, "local"), {"PATH": "/bin"})
     assert env["PULUMI_HOME"] == str(project / ".podfleet" / "home")
-    assert env["PULUMI_BACKEND_URL"] == f"file://{project}/.podfleet/state"
+    assert env["PULUMI_BACKEND_URL"] == f"file://{project}/.podfleet/state?metadata=skip"
     assert env["RUNPOD_API_BASE_URL"] == "http://127.0.0.1:8790"
     assert env["RUNPOD_API_KEY"] == "local-key"
     secret = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
