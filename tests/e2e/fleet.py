@@ -18,6 +18,8 @@ UP = ("up", "--yes", "--skip-preview")
 DESTROY = ("destroy", "--yes", "--skip-preview")
 REFRESH = ("refresh", "--yes", "--skip-preview")
 PREFIX = "podfleet-local-"
+# What an engine starts and a killed one leaves: dynamic provider, language host, program, plugins.
+OF_AN_ENGINE = (b"pulumi.dynamic", b"pulumi-language", b"pulumi-resource", b"language_host", b"plugins/resource-")
 
 
 @dataclass
@@ -145,9 +147,7 @@ class Fleet:
                 env = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if mine in env and any(
-                word in command for word in (b"pulumi.dynamic", b"pulumi-language", b"pulumi-resource")
-            ):
+            if mine in env and any(word in command for word in OF_AN_ENGINE):
                 try:
                     os.kill(int(entry.name), signal.SIGKILL)
                     ended.append(int(entry.name))
