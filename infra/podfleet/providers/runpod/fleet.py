@@ -74,8 +74,8 @@ class SweepCore:
 
 def not_wanted_slots(ours: Sequence[PodView], wanted: Sequence[str]) -> list[PodView]:
     """Pods whose slot no wanted name has; a pod of another spec in a wanted slot is replaced by its own resource."""
-    slots = {slot_of(name) for name in wanted}
-    return [pod for pod in ours if slot_of(pod.name) not in slots]
+    slots = {without_hash(name) for name in wanted}
+    return [pod for pod in ours if without_hash(pod.name) not in slots]
 
 
 def unknown_pods(ours: Sequence[PodView], *, wanted: Sequence[str], known: Collection[str]) -> list[PodView]:
@@ -87,7 +87,7 @@ def unknown_pods(ours: Sequence[PodView], *, wanted: Sequence[str], known: Colle
     return [pod for pod in ours if pod.id not in known and (pod.name not in wanted or pod.name in taken)]
 
 
-def slot_of(name: str) -> str:
+def without_hash(name: str) -> str:
     """A remote name without its hash: prefix and slot."""
     return HASH.sub("", name)
 

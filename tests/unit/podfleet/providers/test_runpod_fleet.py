@@ -18,7 +18,7 @@ from podfleet.errors import ConfigError, OtherFleetFound, PodFailed, ProviderErr
 from podfleet.providers.runpod.census import Census, Looks, is_ours
 from podfleet.providers.runpod.clock import RealClock
 from podfleet.providers.runpod.engine import EngineWatch
-from podfleet.providers.runpod.fleet import Wish, not_wanted_slots, slot_of, unknown_pods, wish_of
+from podfleet.providers.runpod.fleet import Wish, not_wanted_slots, unknown_pods, wish_of, without_hash
 from podfleet.providers.runpod.settings import ProviderSettings, access_from, read_settings
 from podfleet.providers.runpod.wire import PodView
 
@@ -150,9 +150,9 @@ def test_sweep_never_ends_a_known_pod(ours: list[PodView], wanted: list[str], kn
 
 @given(pods_of_ours, some_names)
 def test_guard_never_ends_a_wanted_slot(ours: list[PodView], wanted: list[str]) -> None:
-    slots = {slot_of(each) for each in wanted}
+    slots = {without_hash(each) for each in wanted}
     ended = not_wanted_slots(ours, wanted)
-    assert {pod.id for pod in ended} == {pod.id for pod in ours if slot_of(pod.name) not in slots}
+    assert {pod.id for pod in ended} == {pod.id for pod in ours if without_hash(pod.name) not in slots}
     assert not_wanted_slots(ours, []) == ours
 
 
