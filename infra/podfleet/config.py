@@ -21,12 +21,16 @@ from podfleet.urls import is_url
 
 NAMESPACE = "podfleet"
 SLOT_PATTERN = re.compile(r"^slot-\d{2,3}$")
+MIN_VOLUME_GB = 10
 UID_PATTERN = r"^[A-Za-z0-9._-]+-[0-9a-f]{8}$"
 STACK_VARIABLE = "PODFLEET_STACK"  # whose environment a shell has
-SECRET_KEYS = frozenset({"sshPrivateKey"})
+SECRET_KEYS = frozenset({"sshPrivateKey", "registryPassword"})
 
 Bootstrap = Literal["image", "none"]
-Cloud = Literal["SECURE", "COMMUNITY"]
+Cloud = Literal["SECURE", "COMMUNITY", "ALL"]
+GpuOrder = Literal["price", "listed"]
+Capacity = Literal["on-demand", "spot-if-offered"]
+VolumeType = Literal["STANDARD", "HIGH_PERFORMANCE"]
 AclMode = Literal["none", "own"]
 Effect = Literal["replace", "update", "nothing", "new pods"]
 
@@ -73,14 +77,16 @@ class PodfleetConfig(BaseModel):
     # What a pod is
     image: str = _key("Image of the pods, pinned by tag or digest", "replace", seed="RUNPOD_IMAGE", min_length=1)
     gpu_types: tuple[str, ...] = _key(
-        "GPU types by RunPod's exact ids, first choice first", "replace", seed="RUNPOD_GPU_TYPE", min_length=1
+        "Only these GPU types, by RunPod's exact ids; empty: any that fits",
+        "replace",
+        seed="RUNPOD_GPU_TYPE",
+        default=(),
     )
-    cloud: Cloud = _key("RunPod's secure or community cloud", "replace", default="SECURE")
+    cloud: Cloud = _key("RunPod's secure or community cloud, or both", "replace", default="SECURE")
     data_center_ids: tuple[str, ...] = _key("Only these data centres; empty: any", "replace", default=())
     min_cuda_version: str = _key(
         "Hosts at or above this CUDA version, `major.minor`; empty: any",
         "replace",
-        seed="RUNPOD_BLOCKED_GPUS",
         default="12.8",
         pattern=r"^(\d+\.\d+)?$",
     )
@@ -91,6 +97,48 @@ class PodfleetConfig(BaseModel):
         seed="AFTERBURNER_MODE",
         default="image",
     )
+    volume_gb: int = _key("Network volume for models; 0: none", "replace", default=0, ge=0, le=4096)
+    volume_path: str = _key("Where the pods find it", "replace", default="/models", pattern=r"^/[A-Za-z0-9._/-]+$")
+    volume_data_center_id: str = _key("Where it is; the pods are rented there, too", "replace", default="")
+    volume_type: VolumeType = _key("Its kind of storage", "replace", default="STANDARD")
+    registry_username: str = _key("Login for a private image registry; empty: the image is public", default="")
+    registry_password: str = _key("Its password, a secret", default="", repr=False)
+
+    # Which machine, and for how much: no change of these touches a running pod
+    gpu_order: GpuOrder = _key(
+        "`price`: least dollars per hour of audio first; `listed`: the order of `gpuTypes`", "new pods", default="price"
+    )
+    gpu_speeds: dict[str, float] = _key(
+        "Measured speeds, GPU id → seconds of audio per second; they replace the built-in table",
+        "new pods",
+        default_factory=dict,
+    )
+    blocked_gpu_types: tuple[str, ...] = _key(
+        "Never these GPU types, by exact id", "new pods", seed="RUNPOD_BLOCKED_GPUS", default=()
+    )
+    min_vram_gb: float = _key("GPU memory that a pod needs; 0: what its model needs", "new pods", default=0, ge=0)
+    max_usd_per_pod_hour: float = _key("No pod dearer than this; 0: no limit", "new pods", default=0, ge=0)
+    capacity: Capacity = _key(
+        "`spot-if-offered` takes spot pods where there are any, else on-demand ones", "new pods", default="on-demand"
+    )
+    create_rounds: int = _key(
+        "How often all candidates are tried before `up` gives up on a slot", default=3, ge=1, le=20
+    )
+    create_round_wait_seconds: float = _key("Pause between two rounds, give or take a half", default=15, ge=0, le=600)
+
+    # Fuses
+    max_usd_per_hour: float = _key("No POST that would make the fleet dearer; 0: no limit", default=5, ge=0)
+    max_usd_per_day: float = _key(
+        "No POST once the last 24 hours, and the next hour with this pod, cost more; 0: no limit", default=50, ge=0
+    )
+    low_balance_hours: float = _key("Warn when the balance lasts for fewer hours; 0: never", default=6, ge=0)
+    sweep_min_age_minutes: float = _key("`podfleet sweep` leaves younger pods alone", default=15, ge=0)
+    sweep_looks_apart_minutes: float = _key("Time between its two looks", default=3, ge=0, le=60)
+    heartbeat_silence_minutes: float = _key(
+        "A pod whose node has been silent for so long may be an orphan", default=10, gt=0
+    )
+    image_gb: float = _key("Size of the image: how long a pull may take", default=8, gt=0, le=200)
+    replacements: int = _key("`podfleet up --wait`: so many failed pods may be replaced", default=3, ge=0, le=50)
     runpod_url: str = _key("RunPod's API", default="https://api.runpod.io", pattern=r"^https?://")
     absence_interval_seconds: float = _key(
         "A pod is gone when two complete lists so far apart lack it", default=10, ge=0, le=120
@@ -121,11 +169,11 @@ class PodfleetConfig(BaseModel):
     )
     model: str = _key("Model of the engine; empty: its default", "update", seed="WHISPER_MODEL", default="")
     max_runtime_minutes: float = _key(
-        "Absolute lifetime of a pod, written into it at create; holds in every mode",
+        "Absolute lifetime of a pod, written into it at create; holds in every mode; 0, by hand only: none",
         "new pods",
         seed="AFTERBURNER_MAX_RUNTIME",
         default=720,
-        gt=0,
+        ge=0,
     )
     bootstrap_deadline_minutes: float = _key(
         "A pod that waits longer for its `start` step ends itself", "new pods", default=15, gt=0
@@ -162,15 +210,22 @@ class PodfleetConfig(BaseModel):
     )
     metrics_port: int = _key("Port of the node's metrics; 0: any free one", "update", default=9464, ge=0, le=65535)
 
-    @field_validator("slots", "gpu_types", "data_center_ids", mode="before")
+    @field_validator("slots", "gpu_types", "data_center_ids", "blocked_gpu_types", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError('has to be a list such as ["a", "b"]') from None
+        return _parsed(value, 'a list such as ["a", "b"]')
+
+    @field_validator("gpu_speeds", mode="before")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        return _parsed(value, 'an object such as {"NVIDIA L4": 60}')
+
+    @field_validator("gpu_speeds")
+    @classmethod
+    def _speeds(cls, speeds: dict[str, float]) -> dict[str, float]:
+        if any(speed <= 0 for speed in speeds.values()):
+            raise ValueError("speeds above 0")
+        return speeds
 
     @field_validator("runpod_url", "tailscale_url", "queue_url")
     @classmethod
@@ -203,6 +258,16 @@ def slots_for(pods: int, slots: Sequence[str]) -> tuple[str, ...]:
             kept.append(name)
         number += 1
     return tuple(sorted(kept))
+
+
+def _parsed(value: Any, example: str) -> Any:
+    """Lists and objects are JSON text in a stack file that `pulumi config set` wrote."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(f"has to be {example}") from None
 
 
 def keys() -> tuple[str, ...]:
@@ -275,6 +340,32 @@ def _across(config: PodfleetConfig, stack: str) -> list[str]:
             "sshPublicKey, podfleet:sshPrivateKey: mode `image` needs the key pair that `podfleet env` makes",
         ),
         (config.join and not config.tailnet, "join: needs podfleet:tailnet"),
+        (
+            bool(config.registry_username) != bool(config.registry_password),
+            "registryUsername, podfleet:registryPassword: set both, or none",
+        ),
+        (
+            0 < config.volume_gb < MIN_VOLUME_GB,
+            f"volumeGb: {config.volume_gb} is less than RunPod makes ({MIN_VOLUME_GB})",
+        ),
+        (
+            config.volume_gb > 0 and not config.volume_data_center_id,
+            "volumeGb: needs podfleet:volumeDataCenterId, a volume stays where it is made",
+        ),
+        (
+            config.volume_gb > 0
+            and bool(config.data_center_ids)
+            and config.volume_data_center_id not in config.data_center_ids,
+            "volumeDataCenterId: is not among podfleet:dataCenterIds, where the pods are",
+        ),
+        (
+            config.gpu_order == "listed" and not config.gpu_types,
+            "gpuOrder: `listed` needs podfleet:gpuTypes",
+        ),
+        (
+            bool(set(config.gpu_types)) and set(config.gpu_types) <= set(config.blocked_gpu_types),
+            "blockedGpuTypes: blocks all of podfleet:gpuTypes",
+        ),
     )
     problems = [f"{NAMESPACE}:{text}" for wrong, text in checks if wrong]
     copied = uid_problem(config.uid, stack)

@@ -51,14 +51,16 @@ def _type(key: str, field: FieldInfo) -> str:
         return " or ".join(f"`{choice}`" for choice in choices)
     if get_origin(annotation) is tuple:
         return "list of text"
+    if get_origin(annotation) is dict:
+        return "object of numbers"
     return {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}[annotation]
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default in ("", ()) or field.default_factory is not None:
+        return "empty"
     if field.default is PydanticUndefined:
         return "required"
-    if field.default in ("", ()):
-        return "empty"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 

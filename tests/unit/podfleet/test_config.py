@@ -45,7 +45,7 @@ def test_all_problems_at_once_each_naming_its_key() -> None:
         "podfleet:cloud",
     ]
     assert "did you mean podfleet:pods?" in lines[0]
-    assert "'SECURE' or 'COMMUNITY'" in lines[3]
+    assert "'SECURE', 'COMMUNITY' or 'ALL'" in lines[3]
 
 
 @pytest.mark.parametrize(
