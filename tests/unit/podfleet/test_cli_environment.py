@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from podfleet import cli
+from podfleet.cli import sizing
 from podfleet.errors import PodfleetError
 from podfleet.workspace import Workspace, complete
 
@@ -49,8 +49,8 @@ def test_the_engine_of_one_stack_sees_nothing_of_another(tmp_path: Path) -> None
 
     # the automation API is what matters here: `preview` would stop earlier, without a key
     script = (
-        "import os; from pathlib import Path; from podfleet.cli import _deployment; "
-        "from podfleet.workspace import Workspace; _deployment(Workspace(Path.cwd(), 'prod'))"
+        "import os; from pathlib import Path; from podfleet.cli import shared; "
+        "from podfleet.workspace import Workspace; shared.deployment_of(Workspace(Path.cwd(), 'prod'))"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=shell, capture_output=True, check=False)
     seen = [file.read_text() for file in tmp_path.glob("seen.*")]
@@ -97,10 +97,10 @@ def test_scale_to_nothing_needs_no_queue(tmp_path: Path, monkeypatch: pytest.Mon
         def resize(self, slots: tuple[str, ...], *, decision: str) -> None:
             asked.append(slots)
 
-    monkeypatch.setattr(cli, "_ready", lambda stack: Workspace(tmp_path, stack))
-    monkeypatch.setattr(cli, "_deployment", lambda _workspace: Deployment())
-    cli.scale("prod", 0)
-    cli.scale("prod", 3)
+    monkeypatch.setattr(sizing, "ready", lambda stack: Workspace(tmp_path, stack))
+    monkeypatch.setattr(sizing, "deployment_of", lambda _workspace: Deployment())
+    sizing.scale("prod", 0)
+    sizing.scale("prod", 3)
     assert asked == [(), ("slot-01", "slot-02", "slot-03")]
     with pytest.raises(PodfleetError):  # one of two: which is idle, only the queue knows
-        cli.scale("prod", 1)
+        sizing.scale("prod", 1)

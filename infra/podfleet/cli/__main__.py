@@ -1,0 +1,5 @@
+"""`python -m podfleet.cli`."""
+
+from podfleet.cli import main
+
+main()

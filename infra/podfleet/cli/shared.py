@@ -1,0 +1,59 @@
+"""What the commands share: their arguments, and the way from a stack's name to its engine and its cloud."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from podfleet.workspace import Workspace, complete, find, prepare
+
+if TYPE_CHECKING:
+    from podfleet.config import PodfleetConfig
+    from podfleet.deploy import Deployment
+    from podfleet.providers.runpod.client import Access, RunpodClient
+
+StackName = Annotated[str, typer.Argument(metavar="STACK", help="a stack in stacks/, for example local")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable, on stdout")]
+
+
+def ready(stack: str) -> Workspace:
+    """The workspace, with its config checked, its uid and SSH key made, and the cloud's key tried.
+
+    Nothing has been changed in the cloud yet, and the engine has not been started.
+    """
+    workspace = find(stack, Path.cwd())
+    prepare(workspace, os.environ)
+    with cloud_of(workspace, workspace.config()) as cloud:
+        cloud.list_pods()
+    return workspace
+
+
+def environment_of(workspace: Workspace) -> dict[str, str]:
+    return complete(workspace, os.environ)
+
+
+def deployment_of(workspace: Workspace) -> Deployment:
+    from podfleet.deploy import Deployment
+
+    full = environment_of(workspace)
+    for name in os.environ.keys() - full.keys():
+        del os.environ[name]  # the Automation API hands our own environment on: another stack's must not be in it,
+    os.environ.update(full)  # and it looks for the engine on our own PATH
+    return Deployment(workspace, full, show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
+
+
+def cloud_of(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:
+    from podfleet.providers.runpod.client import RunpodClient
+
+    return closing(RunpodClient(access_of(workspace, config)))
+
+
+def access_of(workspace: Workspace, config: PodfleetConfig) -> Access:
+    from podfleet.providers.runpod.settings import access_from
+
+    return access_from(environment_of(workspace), config.runpod_url, config.uid)
