@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from localcloud import stock as stocks
+from localcloud import views
 from localcloud.errors import Problem
 from localcloud.events import EventLog
 from localcloud.facts import Facts, SettingsPatch
-from localcloud.faults import FaultTable
+from localcloud.faultkinds import RUN
+from localcloud.faults import INSIDE, Fault, FaultTable
 from localcloud.ledger import Bill, Ledger
 from localcloud.life import Ground, Life
 from localcloud.model import ACTIONS, Pod, PodRequest, Secret, Status
 from localcloud.podlog import PodLog
-from localcloud.stock import Stock
+from localcloud.stock import Place, Stock
 
 ID_LETTERS = string.ascii_lowercase + string.digits
 LOW_MONEY_CHECK_S = 1.0
@@ -54,7 +56,10 @@ class Cloud:
             faults=self.faults,
             path=path,
             now_s=time.time,
+            exited=self._exited,
+            gone=lambda pod: self.end(pod.id, "host"),
         )
+        self.faults.on_change = self._on_fault
 
     def _fill(self, facts: Facts) -> None:
         self.facts = facts
@@ -64,6 +69,12 @@ class Cloud:
         self.ended: dict[str, Pod] = {}
         self.logs: dict[str, PodLog] = {}
         self.secrets: dict[str, Secret] = {}
+        self._last_change_s = 0.0
+
+    def _on_fault(self, fault: Fault, armed: bool) -> None:
+        if armed and fault.op == RUN and not fault.matched:
+            for life in list(self._lives.values()):
+                life.meet_trouble()
 
     # -- pods -----------------------------------------------------------------------------------------------------
     def create(self, request: PodRequest) -> Pod:
@@ -77,8 +88,21 @@ class Cloud:
             raise Problem(402, texts.low_balance)
         if not self.stock.take(request.gpu):
             raise Problem(400, texts.no_capacity)
+        pod = self._new_pod(request, place, now_s)
+        self._take_in(pod)
+        self._miscreate(pod, place)
+        return pod
+
+    def _miscreate(self, pod: Pod, place: Place) -> None:
+        fault = self.faults.hit("pods.create", INSIDE, pod.name)
+        if fault and fault.action == "hide":
+            pod.hidden_until_s = pod.created_at_s + fault.delay_s
+        elif fault and self.stock.take(pod.request.gpu):
+            self._take_in(self._new_pod(pod.request, place, pod.created_at_s))
+
+    def _new_pod(self, request: PodRequest, place: Place, now_s: float) -> Pod:
         pod_id = "".join(secrets.choice(ID_LETTERS) for _ in range(14))
-        pod = Pod(
+        return Pod(
             id=pod_id,
             serial=next(self._serials),
             request=request,
@@ -89,11 +113,10 @@ class Cloud:
             root=self.folder / "pods" / pod_id,
             api_key=f"rpa_{secrets.token_hex(20).upper()}",
         )
-        self._take_in(pod)
-        return pod
 
     def _take_in(self, pod: Pod) -> None:
         self.pods[pod.id] = pod
+        self._last_change_s = pod.created_at_s
         self.ledger.open(
             Bill(pod.id, pod.name, pod.request.hardware(), pod.price_usd_per_hr, created_at_s=pod.created_at_s)
         )
@@ -112,13 +135,35 @@ class Cloud:
     def get(self, pod_id: str) -> Pod:
         """A live pod; Problem 404."""
         pod = self.pods.get(pod_id)
-        if pod is None:
+        if pod is None or pod.hidden_until_s > time.time():
             raise Problem(404, self.facts.texts.not_found)
         return pod
 
+    def listed(self) -> list[Pod]:
+        """The pods that a list shows, oldest first."""
+        now_s = time.time()
+        seen = views.listed(self.pods.values(), now_s)
+        fault = self.faults.hit("pods.list", INSIDE, None)
+        if fault is None:
+            return seen
+        if fault.action == "lose":
+            return views.with_holes(seen, fault)
+        at_s = now_s - fault.delay_s if fault.action == "lag" else self._last_change_s
+        every = sorted((*self.ended.values(), *self.pods.values()), key=lambda pod: pod.serial)
+        return views.as_of(every, at_s, now_s, fault)
+
+    def delete(self, pod_id: str, reason: str = "delete") -> None:
+        """Terminate, as an owner asks for it: it may come to nothing."""
+        pod = self.get(pod_id)
+        fault = self.faults.hit("pods.delete", INSIDE, pod.name)
+        if fault is None:
+            self.end(pod_id, reason)
+        elif fault.action == "deny":
+            raise Problem(404, self.facts.texts.not_found)
+
     def end(self, pod_id: str, reason: str) -> None:
         """Terminate: gone from the list and from the bill at once, killed in the background."""
-        pod = self.get(pod_id)
+        pod = self.pods[pod_id]
         now_s = time.time()
         if pod.status is not Status.EXITED:
             self.stock.give_back(pod.request.gpu)
@@ -126,7 +171,8 @@ class Cloud:
         bill.end(now_s)
         del self.pods[pod.id]
         self.ended[pod.id] = pod
-        pod.status, pod.running_since_s = Status.TERMINATED, None
+        pod.become(Status.TERMINATED, now_s)
+        pod.ended_at_s = self._last_change_s = now_s
         self.events.add(
             "pod.ended",
             at_s=now_s,
@@ -152,16 +198,20 @@ class Cloud:
         if action not in ACTIONS[pod.status]:
             raise Problem(409, f"cannot {action} a pod that is {pod.status.value}")
         if action == "terminate":
-            self.end(pod_id, "terminate")
+            self.delete(pod_id, "terminate")
             return None
         {"stop": self._stop, "start": self._start, "restart": self._restart}[action](pod)
         return pod
+
+    def _exited(self, pod: Pod, text: str) -> None:
+        self.logs[pod.id].add("system", text)
+        self._stop(pod)
 
     def _stop(self, pod: Pod) -> None:
         now_s = time.time()
         self.ledger.bills[pod.id].pause(now_s)
         self.stock.give_back(pod.request.gpu)
-        pod.status, pod.running_since_s = Status.EXITED, None
+        pod.become(Status.EXITED, now_s)
         self.events.add("pod.stopped", at_s=now_s, pod_id=pod.id, name=pod.name)
         self._stop_life(pod)
 
@@ -170,13 +220,13 @@ class Cloud:
             raise Problem(400, self.facts.texts.no_gpu_to_resume)
         now_s = time.time()
         self.ledger.bills[pod.id].resume(now_s)
-        pod.status = Status.PROVISIONING
+        pod.become(Status.PROVISIONING, now_s)
         self.events.add("pod.resumed", at_s=now_s, pod_id=pod.id, name=pod.name)
         self._stop_life(pod)
         self._begin(pod)
 
     def _restart(self, pod: Pod) -> None:
-        pod.status = Status.STARTING
+        pod.become(Status.STARTING, time.time())
         self._stop_life(pod)
         self._begin(pod, boot=False)
 

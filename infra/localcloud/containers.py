@@ -100,6 +100,11 @@ class Container:
         for reader in self._readers:
             reader.cancel()
 
+    async def end_process(self) -> None:
+        """SIGKILL to everything in it; `wait` returns."""
+        if self._process:
+            await self._process.kill()
+
     async def wipe(self) -> None:
         """Remove the disk."""
         await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from localcloud import runpod_wire as wire
 from localcloud.cloud import Cloud
-from localcloud.errors import Problem
+from localcloud.control_wire import FaultBody, fault_json, no_fault
 from localcloud.facts import SettingsPatch
 from localcloud.model import Pod
 
@@ -61,19 +61,19 @@ def _add_fault_routes(routes: APIRouter, cloud: Cloud) -> None:
     table = cloud.faults
 
     @routes.post("/faults", status_code=201)
-    async def add(body: wire.FaultBody) -> dict[str, Any]:
-        fault = body.to_fault(table.new_id())
+    async def add(body: FaultBody) -> dict[str, Any]:
+        fault = body.to_fault(table.new_id(), cloud.facts)
         table.add(fault)
         return {"id": fault.id}
 
     @routes.get("/faults")
     async def faults() -> dict[str, Any]:
-        return {"faults": [wire.fault_json(fault) for fault in table.all()]}
+        return {"faults": [fault_json(fault) for fault in table.all()]}
 
     @routes.delete("/faults/{fault_id}")
     async def remove(fault_id: str) -> Response:
         if not table.remove(fault_id):
-            raise Problem(404, f"no fault {fault_id}")
+            raise no_fault(fault_id)
         return Response(status_code=204)
 
     @routes.delete("/faults")

@@ -7,8 +7,11 @@ can stop a request before the commit, or swallow the answer after it.
 import asyncio
 import contextlib
 import json
+import math
+import os
 import re
 import secrets
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +20,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from localcloud.cloud import Cloud
-from localcloud.errors import Problem
+from localcloud.errors import Problem, title
 from localcloud.faults import Fault, Phase, wait_out
 from localcloud.ratelimit import RateLimit
 
-PREFIX = "/v2"
+PREFIXES = ("/v2", "/graphql")
 OPERATIONS: tuple[tuple[str, str, str], ...] = (
     ("GET", r"/v2/pods/?", "pods.list"),
     ("POST", r"/v2/pods/?", "pods.create"),
@@ -34,6 +37,18 @@ OPERATIONS: tuple[tuple[str, str, str], ...] = (
     ("GET", r"/v2/account/secrets(/(?P<secret>[^/]+))?", "secrets.list"),
     ("PATCH", r"/v2/account/secrets/(?P<secret>[^/]+)", "secrets.update"),
     ("DELETE", r"/v2/account/secrets/(?P<secret>[^/]+)", "secrets.delete"),
+    ("PATCH", r"/v2/pods/(?P<pod>[^/]+)", "pods.update"),
+    ("GET", r"/v2/catalog/datacenters(/[^/]+)?", "catalog.datacenters"),
+    ("POST", r"/v2/registries", "registries.create"),
+    ("GET", r"/v2/registries(/[^/]+)?", "registries.list"),
+    ("DELETE", r"/v2/registries/[^/]+", "registries.delete"),
+    ("POST", r"/v2/network-volumes", "volumes.create"),
+    ("GET", r"/v2/network-volumes(/[^/]+)?", "volumes.list"),
+    ("PATCH", r"/v2/network-volumes/[^/]+", "volumes.update"),
+    ("DELETE", r"/v2/network-volumes/[^/]+", "volumes.delete"),
+    ("GET", r"/v2/billing(/[^/]+)?", "billing"),
+    ("(GET|PUT)", r"/v2/account/ssh-keys", "ssh-keys"),
+    ("POST", r"/graphql/?", "graphql"),
 )
 POD_KEY_OPERATIONS = ("pods.get", "pods.delete")
 
@@ -50,7 +65,7 @@ class Operation:
 def operation(method: str, path: str) -> Operation:
     """The operation of a request; `other` when no row of the table fits."""
     for wanted_method, pattern, op in OPERATIONS:
-        match = re.fullmatch(pattern, path) if method == wanted_method else None
+        match = re.fullmatch(pattern, path) if re.fullmatch(wanted_method, method) else None
         if match:
             groups = match.groupdict()
             return Operation(op, groups.get("pod"), groups.get("secret"))
@@ -113,8 +128,8 @@ class Door:
         self._limit = RateLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Requests outside /v2 (the control routes) pass by."""
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+        """Requests outside the service's paths (the control routes) pass by."""
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIXES):
             await self._app(scope, receive, send)
             return
         what = operation(scope["method"], scope["path"])
@@ -123,7 +138,7 @@ class Door:
         try:
             self._admit(exchange)
         except Problem as problem:
-            await self._answer(exchange, problem)
+            await self._refuse(exchange, problem)
             return
         await exchange.read_body()
         exchange.name = self._name(exchange)
@@ -174,15 +189,25 @@ class Door:
         if self._note_if_gone(exchange):
             return False
         if phase == "before" and exchange.generation != self._cloud.generation:
-            await self._answer(exchange, Problem(503, "the cloud was reset or shut down meanwhile"))
+            await self._refuse(exchange, Problem(503, "the cloud was reset or shut down meanwhile"))
             return False
-        if fault.action == "drop":
+        return await self._fail(fault, exchange)
+
+    async def _fail(self, fault: Fault, exchange: Exchange) -> bool:
+        """What the fault does instead of the answer; True = nothing."""
+        if fault.action == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault.action in ("drop", "hang"):
             self._log(exchange, None, "dropped")
             self._hang_up(exchange.scope)
             await exchange.disconnected()
             return False
+        if fault.action == "html":
+            await self._answer(exchange, html_response(fault), fault.status)
+            return False
         if fault.action == "status":
-            await self._answer(exchange, self._problem(fault))
+            problem = self._problem(fault)
+            await self._answer(exchange, problem_response(problem), problem.status)
             return False
         return True
 
@@ -194,14 +219,17 @@ class Door:
     def _problem(self, fault: Fault) -> Problem:
         texts = self._cloud.facts.texts
         usual = {400: texts.no_capacity, 401: texts.bad_token, 402: texts.low_balance, 429: texts.rate_limited}
+        usual[410] = texts.gone
         headers = dict(fault.headers)
         if fault.status == 429 and "retry-after" not in {key.lower() for key in headers}:
-            headers["Retry-After"] = "1"
+            headers["Retry-After"] = str(max(1, math.ceil(fault.delay_s)))
         return Problem(fault.status, fault.detail or usual.get(fault.status, "internal error"), headers=headers)
 
-    async def _answer(self, exchange: Exchange, problem: Problem) -> None:
-        self._log(exchange, problem.status)
-        response = problem_response(problem)
+    async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
+        await self._answer(exchange, problem_response(problem), problem.status)
+
+    async def _answer(self, exchange: Exchange, response: Response, status: int) -> None:
+        self._log(exchange, status)
         response.headers.update(exchange.headers)
         await response(exchange.scope, exchange.receive, exchange.send)
 
@@ -256,11 +284,27 @@ def problem_response(problem: Problem) -> Response:
     return Response(content, problem.status, headers=dict(problem.headers), media_type="application/problem+json")
 
 
+def html_response(fault: Fault) -> Response:
+    """What stands before the service answers by itself: a page, no JSON."""
+    code = fault.detail or str(fault.status)
+    page = f"""<!DOCTYPE html>
+<html lang="en-US"><head><title>api.runpod.io | {code}: {title(fault.status)}</title></head>
+<body><h1>Error {code}</h1><p>Ray ID: {secrets.token_hex(8)}</p><p>Performance &amp; security by Cloudflare</p>
+</body></html>
+"""
+    headers = {"Server": "cloudflare", **fault.headers}
+    return Response(page, fault.status, headers=headers, media_type="text/html; charset=UTF-8")
+
+
 def validation_problem(errors: Any) -> Problem:
     """422 that names each field that is missing, unknown or wrong."""
     lines = []
     for error in errors:
         where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query"))
-        text = "additional property is not allowed" if error["type"] == "extra_forbidden" else error["msg"]
+        text = (
+            "additional property is not allowed"
+            if error["type"] == "extra_forbidden"
+            else error["msg"].removeprefix("Value error, ")
+        )
         lines.append(f"{where}: {text}" if where else text)
     return Problem(422, f"request does not match the schema: {'; '.join(lines)}", errors=lines)

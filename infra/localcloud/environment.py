@@ -79,6 +79,12 @@ def pod_env(pod: Pod, base: Mapping[str, str], secrets: Mapping[str, str]) -> di
     return env
 
 
+def first_reference(request: PodRequest) -> MissingSecret:
+    """The first account secret that a variable refers to; blanks when none does."""
+    found = ((key, name) for key, value in request.env.items() for name in _REFERENCE.findall(value))
+    return MissingSecret(*next(found, ("", "")))
+
+
 def vcpu_count(request: PodRequest) -> int:
     """Virtual CPUs of the machine's share."""
     return request.cpu.vcpu_count if request.cpu else 6 * (request.gpu.count if request.gpu else 1)

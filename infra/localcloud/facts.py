@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from localcloud.errors import FactsError
 
 PACKAGED = Path(__file__).with_name("facts.yaml")
-_MERGED_KEYS = ("stock", "image_commands", "image_env", "texts")
+_MERGED_KEYS = ("stock", "image_commands", "image_env", "fault_defaults", "texts")
 
 
 class _Fact(BaseModel):
@@ -56,6 +56,20 @@ class DataCenter(_Fact):
     cuda_version: str
 
 
+class FaultDefaults(_Fact):
+    """What a kind of fault uses where its order says nothing."""
+
+    times: int | None = Field(default=None, ge=0)
+    probability: float | None = Field(default=None, gt=0, le=1)
+    status: int | None = Field(default=None, ge=400, le=599)
+    detail: str | None = None
+    delay_s: float | None = Field(default=None, ge=0)
+
+    def given(self) -> dict[str, Any]:
+        """Only what is said."""
+        return self.model_dump(exclude_none=True)
+
+
 class Texts(_Fact):
     """The service's own words in error answers."""
 
@@ -67,6 +81,11 @@ class Texts(_Fact):
     bad_token: str
     forbidden: str
     not_found: str
+    gone: str
+    host_failure: str
+    driver_too_old: str
+    exited_by_service: str
+    secret_missing: str
 
 
 class Facts(_Fact):
@@ -79,6 +98,9 @@ class Facts(_Fact):
     boot_s: float = Field(ge=0)
     ssh_s: float = Field(ge=0)
     ssh_impostor_names: tuple[str, ...] = ()
+    runtime_lag_s: float = Field(ge=0)
+    stale_port_s: float = Field(ge=0)
+    spot_grace_s: float = Field(ge=0)
     restart_backoff_s: float = Field(ge=0)
     grace_s: float = Field(ge=0)
     balance_usd: float
@@ -93,6 +115,7 @@ class Facts(_Fact):
     cpus: tuple[Cpu, ...] = ()
     data_centers: tuple[DataCenter, ...] = Field(min_length=1)
     check_tag_owners: bool = False
+    fault_defaults: dict[str, FaultDefaults] = {}
     texts: Texts
 
     def gpu(self, gpu_id: str) -> Gpu | None:
@@ -119,6 +142,9 @@ class SettingsPatch(_Fact):
     boot_s: float | None = Field(default=None, ge=0)
     ssh_s: float | None = Field(default=None, ge=0)
     ssh_impostor_names: tuple[str, ...] | None = None
+    runtime_lag_s: float | None = Field(default=None, ge=0)
+    stale_port_s: float | None = Field(default=None, ge=0)
+    spot_grace_s: float | None = Field(default=None, ge=0)
     restart_backoff_s: float | None = Field(default=None, ge=0)
     grace_s: float | None = Field(default=None, ge=0)
     page_size: int | None = Field(default=None, ge=1)

@@ -1,45 +1,67 @@
 """Faults and holds: what the cloud does wrong, when told to, and only then.
 
-The request middleware asks before an operation is committed and before its answer is sent; a pod's life asks before it
-boots. Every hit is an event, written before anything blocks, so a test that kills a client knows where the client was.
+The request middleware asks before an operation is committed and before its answer is sent; the cloud asks inside an
+operation, a pod's life while it boots and once it runs. Every hit is an event, written before anything blocks, so a
+test that kills a client knows where the client was. The named kinds of faults are in `faultkinds`.
 """
 
 import asyncio
 import itertools
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from localcloud.events import EventLog
 
 Op = Literal[
+    "*",  # any request
     "pods.list",
     "pods.create",
     "pods.get",
+    "pods.update",
     "pods.delete",
     "pods.action",
     "pods.logs",
-    "pods.boot",
+    "pods.boot",  # no request: a pod's way from PROVISIONING to its first process
     "catalog.gpus",
+    "catalog.datacenters",
     "secrets.create",
     "secrets.list",
     "secrets.update",
     "secrets.delete",
+    "registries.create",
+    "registries.list",
+    "registries.delete",
+    "volumes.create",
+    "volumes.list",
+    "volumes.update",
+    "volumes.delete",
+    "billing",
+    "ssh-keys",
+    "graphql",
 ]
+ANY_REQUEST = "*"
+NOT_REQUESTS = ("pods.boot", "pods.run")
 Phase = Literal["before", "after"]
-Action = Literal["hold", "status", "drop", "delay"]
+Action = Literal["hold", "status", "drop", "delay", "hang", "html", "die"]
+INSIDE = "inside"  # the phase of kinds that change what an operation does
 
 
 @dataclass(slots=True)
 class Fault:
-    """One order to fail: at the `nth` match, and for `times` matches from there."""
+    """One order to fail: from the `nth` match on, `times` times (0 = for ever), each time with `probability`."""
 
     id: str
     op: str
-    phase: Phase
-    action: Action
+    phase: str
+    action: str
+    kind: str | None = None
     nth: int = 1
     times: int = 1
     name_contains: str | None = None
+    probability: float = 1.0
+    seed: int = 0
     status: int = 500
     detail: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -49,15 +71,25 @@ class Fault:
     holding: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
-    def matches(self, op: str, phase: Phase, name: str | None) -> bool:
+    def matches(self, op: str, phase: str, name: str | None) -> bool:
         """Whether it speaks about this operation."""
-        if (self.op, self.phase) != (op, phase):
+        if self.phase != phase or (self.op != op and (self.op != ANY_REQUEST or op in NOT_REQUESTS)):
             return False
+        return self.concerns(name) or (op == "pods.list" and phase == INSIDE)  # those choose rows by name
+
+    def concerns(self, name: str | None) -> bool:
+        """Whether its name filter lets this name through."""
         return self.name_contains is None or self.name_contains in (name or "")
 
     def due(self) -> bool:
         """Whether the match just counted is one to fail."""
-        return self.nth <= self.matched < self.nth + self.times
+        if self.matched < self.nth or (self.times and self.hits >= self.times):
+            return False
+        return self.probability >= 1 or self._chance() < self.probability
+
+    def _chance(self) -> float:
+        """The same for the same seed and the same match, whatever happened between."""
+        return random.Random(f"{self.seed}/{self.matched}").random()  # noqa: S311 - repeatable is the point
 
 
 class FaultTable:
@@ -67,6 +99,7 @@ class FaultTable:
         self._events = events
         self._faults: dict[str, Fault] = {}
         self._numbers = itertools.count(1)
+        self.on_change: Callable[[Fault, bool], None] = _ignore
 
     def new_id(self) -> str:
         """An id for the next fault."""
@@ -75,6 +108,7 @@ class FaultTable:
     def add(self, fault: Fault) -> None:
         """Arm a fault."""
         self._faults[fault.id] = fault
+        self.on_change(fault, True)
 
     def all(self) -> list[Fault]:
         """Armed and used-up faults, oldest first."""
@@ -86,6 +120,7 @@ class FaultTable:
         if fault:
             fault.released.set()
             self._events.add("fault.removed", fault_id=fault_id, op=fault.op, phase=fault.phase, hits=fault.hits)
+            self.on_change(fault, False)
         return fault is not None
 
     def clear(self) -> None:
@@ -93,24 +128,36 @@ class FaultTable:
         for fault_id in list(self._faults):
             self.remove(fault_id)
 
-    def hit(self, op: str, phase: Phase, name: str | None) -> Fault | None:
+    def restore(self, faults: list[Fault]) -> None:
+        """Take in what an earlier cloud had armed."""
+        self._faults = {fault.id: fault for fault in faults}
+        self._numbers = itertools.count(1 + max((int(fault.id[1:]) for fault in faults), default=0))
+
+    def hit(self, op: str, phase: str, name: str | None) -> Fault | None:
         """Count one operation against every fault that speaks about it; the first that is due, logged."""
         due: Fault | None = None
         for fault in self._faults.values():
-            if fault.matches(op, phase, name):
-                fault.matched += 1
-                due = due or (fault if fault.due() else None)
+            if not fault.matches(op, phase, name):
+                continue
+            fault.matched += 1
+            if due is None and fault.due():
+                due = fault
+                fault.hits += 1
+            self.on_change(fault, True)
         if due:
-            due.hits += 1
-            self._events.add(
-                "fault.hit", fault_id=due.id, op=op, phase=phase, action=due.action, name=name, nth=due.matched
-            )
+            fields = {"op": op, "phase": phase, "action": due.action, "name": name, "nth": due.matched}
+            more = {"fault": due.kind} if due.kind else {}
+            self._events.add("fault.hit", at_s=None, fault_id=due.id, **fields, **more)
         return due
+
+
+def _ignore(_fault: Fault, _armed: bool) -> None:
+    """Nobody asks."""
 
 
 async def wait_out(fault: Fault) -> None:
     """Block as long as a hold or a delay says."""
-    if fault.action == "delay":
+    if fault.action in ("delay", "hang"):
         await asyncio.sleep(fault.delay_s)
     elif fault.action == "hold":
         fault.holding += 1

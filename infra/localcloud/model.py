@@ -93,6 +93,37 @@ class Pod:
     pid: int | None = None
     tcp_ports: dict[int, int] = field(default_factory=dict)
     starts: int = 0
+    ended_at_s: float | None = None
+    runtime_at_s: float = 0.0
+    hidden_until_s: float = 0.0
+    last_ports: dict[int, int] = field(default_factory=dict)
+    stale_until_s: float = 0.0
+    history: list[tuple[float, Status]] = field(default_factory=list)
+
+    def become(self, status: Status, at_s: float) -> None:
+        """Change the state; what runs is known only while RUNNING."""
+        self.status = status
+        self.history.append((at_s, status))
+        if status is not Status.RUNNING:
+            self.running_since_s, self.pid = None, None
+
+    def status_at(self, at_s: float) -> Status:
+        """The state that it had then."""
+        past = [status for when_s, status in self.history if when_s <= at_s]
+        return past[-1] if past else Status.PROVISIONING
+
+    def shows_runtime(self, now_s: float) -> bool:
+        """Whether `runtime` and ports are to be seen: a lag after the start."""
+        return self.running_since_s is not None and now_s >= self.runtime_at_s
+
+    def ports_shown(self, now_s: float) -> dict[int, int]:
+        """The mapped ports as the API tells them: for a while after a restart those of before."""
+        return self.last_ports if now_s < self.stale_until_s else self.tcp_ports
+
+    def release_ports(self) -> None:
+        """The container is over, and its ports with it."""
+        if self.tcp_ports:
+            self.last_ports, self.tcp_ports = self.tcp_ports, {}
 
     @property
     def name(self) -> str:

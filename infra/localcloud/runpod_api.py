@@ -47,7 +47,7 @@ def _pod_routes(cloud: Cloud) -> APIRouter:
 
     @routes.get("")
     async def list_pods(cursor: str | None = None) -> dict[str, Any]:
-        return _page(list(cloud.pods.values()), cursor, cloud.facts.page_size)
+        return _page(cloud.listed(), cursor, cloud.facts.page_size)
 
     @routes.post("", status_code=201)
     async def create_pod(body: wire.CreatePod) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _pod_routes(cloud: Cloud) -> APIRouter:
 
     @routes.delete("/{pod_id}")
     async def delete_pod(pod_id: str) -> Response:
-        cloud.end(pod_id, "delete")
+        cloud.delete(pod_id)
         return Response(status_code=204)
 
     @routes.post("/{pod_id}/action")

@@ -1,4 +1,4 @@
-"""RunPod v2's JSON, strictly: bodies in; pods, GPUs, secrets and faults out. Called by `runpod_api` and `control_api`.
+"""RunPod v2's JSON, strictly: bodies in; pods, GPUs and secrets out. Called by `runpod_api` and `control_api`.
 
 Written from RunPod's documentation, not from the client under test. An unknown field is an error that names it.
 """
@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringC
 from localcloud.environment import MAX_USER_VARIABLES, PUBLIC_IP, vcpu_count
 from localcloud.errors import Problem
 from localcloud.facts import Facts, Gpu
-from localcloud.faults import Action as FaultAction
-from localcloud.faults import Fault, Op, Phase
 from localcloud.model import ACTIONS, CpuWish, GpuWish, Pod, PodRequest, Secret, Status
 from localcloud.podlog import rfc3339
 from localcloud.stock import Stock, cuda_fits
@@ -165,31 +163,6 @@ class PatchSecret(_Body):
     description: StrictStr | None = None
 
 
-class FaultBody(_Body):
-    """`POST /_emu/faults`."""
-
-    op: Op
-    phase: Phase = "before"
-    action: FaultAction
-    nth: int = Field(default=1, ge=1)
-    times: int = Field(default=1, ge=1)
-    name_contains: str | None = None
-    status: int = Field(default=500, ge=400, le=599)
-    detail: str | None = None
-    headers: dict[str, str] = {}
-    delay_s: float = Field(default=0.0, ge=0)
-
-    def to_fault(self, fault_id: str) -> Fault:
-        """The armed fault."""
-        return Fault(id=fault_id, **self.model_dump())
-
-
-def fault_json(fault: Fault) -> dict[str, Any]:
-    """A fault with its counts."""
-    keys = ("id", "op", "phase", "action", "nth", "times", "name_contains", "status", "detail", "headers", "delay_s")
-    return {key: getattr(fault, key) for key in (*keys, "matched", "hits", "holding")}
-
-
 def pod_json(pod: Pod) -> dict[str, Any]:
     """A pod as the service shows it."""
     request = pod.request
@@ -232,20 +205,22 @@ def _hardware(request: PodRequest) -> dict[str, Any]:
 
 
 def _ssh(pod: Pod) -> dict[str, Any] | None:
-    if pod.running_since_s is None or pod.ssh_port is None:
+    now_s = time.time()
+    port = pod.ports_shown(now_s).get(22)
+    if port is None or not pod.shows_runtime(now_s):
         return None
-    command = f"ssh root@{PUBLIC_IP} -p {pod.ssh_port}"
-    return {"host": PUBLIC_IP, "port": pod.ssh_port, "username": "root", "command": command}
+    return {"host": PUBLIC_IP, "port": port, "username": "root", "command": f"ssh root@{PUBLIC_IP} -p {port}"}
 
 
 def _runtime(pod: Pod) -> dict[str, Any] | None:
-    if pod.running_since_s is None:
+    now_s = time.time()
+    if pod.running_since_s is None or not pod.shows_runtime(now_s):
         return None
     gpus = pod.request.gpu.count if pod.request.gpu else 0
-    tcp = [{"private": a, "public": b, "type": "tcp", "ip": PUBLIC_IP} for a, b in pod.tcp_ports.items()]
+    tcp = [{"private": a, "public": b, "type": "tcp", "ip": PUBLIC_IP} for a, b in pod.ports_shown(now_s).items()]
     http = [{"private": a, "public": None, "type": "http", "ip": CGNAT_IP} for a in pod.request.private_ports("http")]
     return {
-        "uptime": int(time.time() - pod.running_since_s),
+        "uptime": int(now_s - pod.running_since_s),
         "gpus": [{"util": 0, "memoryUtil": 0}] * gpus,
         "cpu": {"util": 0},
         "memory": {"util": 0},
