@@ -1,6 +1,5 @@
 """`localcloud up|down|status|reset`: data on stdout, progress on stderr, trouble in one line with exit code 2."""
 
-import http.client
 import json
 import os
 import select
@@ -11,11 +10,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
-from localcloud.errors import LocalcloudError, NotRunning, StartError
+from localcloud import fault_cli, remote
+from localcloud.errors import LocalcloudError, StartError
+from localcloud.remote import DEFAULT_DIR
 from localcloud.statedir import Running, StateDir
 
 START_DEADLINE_S = 30.0
@@ -25,16 +25,28 @@ app = typer.Typer(
     name="localcloud", help="The stand-in cloud on this machine.", no_args_is_help=True, add_completion=False
 )
 Dir = Annotated[Path, typer.Option("--dir", help="Where everything is kept.")]
-DEFAULT_DIR = Path(".podfleet/localcloud")
+app.add_typer(fault_cli.app, name="fault")
 
 
 def main() -> None:
     """The command."""
     try:
-        app()
+        app(standalone_mode=False)
+    except typer.TyperException as error:
+        _report_usage(error)
     except LocalcloudError as error:
         sys.stderr.write(f"localcloud: {error}\n")
         sys.exit(error.exit_code)
+
+
+def _report_usage(error: typer.TyperException) -> None:
+    """Wrong use: one line; called without a command: the help."""
+    text = error.format_message()
+    if "\n" in text:
+        error.show()
+    elif text:
+        sys.stderr.write(f"localcloud: {text}\n")
+    sys.exit(error.exit_code)
 
 
 @app.command()
@@ -86,9 +98,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Pods and money."""
-    running = _running(folder)
-    ledger = _call(running, "GET", "/_emu/ledger")
-    pods = [pod for pod in _call(running, "GET", "/_emu/pods")["pods"] if pod["status"] != "TERMINATED"]
+    running = remote.running(folder)
+    ledger = remote.call(running, "GET", "/_emu/ledger")
+    pods = [pod for pod in remote.call(running, "GET", "/_emu/pods")["pods"] if pod["status"] != "TERMINATED"]
     if as_json:
         sys.stdout.write(json.dumps({**asdict(running), "pods": pods, "ledger": ledger}, indent=1) + "\n")
         return
@@ -104,7 +116,7 @@ def status(
 @app.command()
 def reset(folder: Dir = DEFAULT_DIR) -> None:
     """End all pods and forget everything; the daemon goes on."""
-    _call(_running(folder), "POST", "/_emu/reset")
+    remote.call(remote.running(folder), "POST", "/_emu/reset")
     sys.stderr.write("localcloud: reset\n")
 
 
@@ -147,33 +159,11 @@ def read_news(reader: int, process: "subprocess.Popen[Any]", log: str) -> dict[s
     return news
 
 
-def _running(folder: Path) -> Running:
-    state = StateDir(folder)
-    running = state.running()
-    if running is None or not state.is_locked():
-        raise NotRunning(f"not running in {state.path}; start it with `localcloud up`")
-    return running
-
-
 def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
         return
-
-
-def _call(running: Running, method: str, path: str) -> Any:
-    """One request to the control routes; no proxy of the environment is asked."""
-    address = urlsplit(running.runpod_url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return json.loads(answer.read() or b"null")
-    except OSError as error:
-        raise NotRunning(f"no answer from {running.runpod_url}: {error}") from None
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ LocalcloudError                 exit code 2, one line for a person
 │ ├ AlreadyRunning              another daemon owns the directory
 │ └ PortInUse                   somebody listens on the port
 ├ NotRunning                    a command needs a running daemon
+├ BadFault                      a fault that the daemon does not know
 ├ Problem                       an answer of the RunPod API (application/problem+json)
 └ Refusal                       an answer of the Tailscale API ({"message"})
 """
@@ -38,6 +39,10 @@ class PortInUse(StartError):
 
 class NotRunning(LocalcloudError):
     """No daemon in this directory."""
+
+
+class BadFault(LocalcloudError):
+    """A kind, an option or an id that is none."""
 
 
 class Problem(LocalcloudError):

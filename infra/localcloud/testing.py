@@ -92,6 +92,11 @@ class RunningCloud:
         answer = self.control.post("/_emu/faults", json={"op": op, "action": action, "phase": phase, **more})
         return str(answer.raise_for_status().json()["id"])
 
+    def fault_kind(self, kind: str, **options: Any) -> str:
+        """Arm a fault by its name (`localcloud fault kinds`); its id."""
+        answer = self.control.post("/_emu/faults", json={"kind": kind, **options})
+        return str(answer.raise_for_status().json()["id"])
+
     def faults(self) -> list[dict[str, Any]]:
         """All faults with their counts."""
         faults: list[dict[str, Any]] = self._get("/_emu/faults")["faults"]
