@@ -40,11 +40,9 @@ def main() -> None:
 
 
 def _report_usage(error: typer.TyperException) -> None:
-    """Wrong use: one line; called without a command: the help."""
-    text = error.format_message()
-    if "\n" in text:
-        error.show()
-    elif text:
+    """Wrong use: one line; called without a command the help, which was shown by now."""
+    text = " ".join(error.format_message().split())
+    if text:
         sys.stderr.write(f"localcloud: {text}\n")
     sys.exit(error.exit_code)
 

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from localcloud import runpod_wire as wire
 from localcloud.cloud import Cloud
-from localcloud.control_wire import FaultBody, fault_json, no_fault
+from localcloud.control_wire import FaultBody, OwnedBody, fault_json, no_fault
 from localcloud.facts import SettingsPatch
 from localcloud.model import Pod
 
@@ -31,6 +31,16 @@ def control_routes(cloud: Cloud) -> APIRouter:
             "total_usd": books.total_usd(now_s),
             "usd_per_hr": books.usd_per_hr(),
             "balance_usd": books.balance_usd(now_s),
+        }
+
+    @routes.post("/ledger/owned")
+    async def declare_owned(body: OwnedBody) -> dict[str, Any]:
+        """Ids that are no live pods of that prefix are told: their owner believes in something that is not there."""
+        cloud.ledger.declare_owned(body.ids, body.prefix, time.time())
+        live = [pod.id for pod in cloud.pods.values() if pod.name.startswith(body.prefix)]
+        return {
+            "unowned": [pod_id for pod_id in live if pod_id not in body.ids],
+            "not_there": [pod_id for pod_id in body.ids if pod_id not in live],
         }
 
     @routes.get("/pods")

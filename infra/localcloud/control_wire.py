@@ -56,6 +56,13 @@ class FaultBody(_Body):
         return KINDS[kind].fault(fault_id, kind, usual.given() if usual else {}, given)
 
 
+class OwnedBody(_Body):
+    """`POST /_emu/ledger/owned`: the pods that somebody knows, among those whose names begin with `prefix`."""
+
+    ids: tuple[str, ...]
+    prefix: str = ""
+
+
 def fault_json(fault: Fault) -> dict[str, Any]:
     """A fault with its counts."""
     keys = ("id", "kind", "op", "phase", "action", "nth", "times", "name_contains", "probability", "seed", "status")

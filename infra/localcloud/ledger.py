@@ -1,9 +1,13 @@
 """What every pod cost, to the cent, from the same instants that the event log shows. The cloud writes, nobody erases.
 
+It also says how long each pod was charged while nobody owned it: a pod is unowned from its creation until somebody
+declares it owned (`POST /_emu/ledger/owned`), and again from the first declaration on that leaves it out.
+
 PURE. A bill is price x time: `price_usd_per_hr * (end - start) / 3600`, summed over the spans in which the pod was
 charged. A pod that was never stopped has exactly one span, from `created_at` to `ended_at`.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -19,6 +23,11 @@ class Line(TypedDict):
     ended_at: float | None
     usd: float
     spans: list[list[float | None]]
+    owner_lost_at: float | None
+    unowned_s: float
+
+
+Span = tuple[float, float | None]
 
 
 @dataclass(slots=True)
@@ -31,10 +40,12 @@ class Bill:
     price_usd_per_hr: float
     created_at_s: float
     ended_at_s: float | None = None
-    spans: list[tuple[float, float | None]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    unowned: list[Span] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spans = self.spans or [(self.created_at_s, None)]
+        self.unowned = self.unowned or [(self.created_at_s, None)]
 
     def pause(self, at_s: float) -> None:
         """Stop charging (a stopped pod); no effect when nothing is charged."""
@@ -51,6 +62,25 @@ class Bill:
         """Close the bill for good."""
         self.pause(at_s)
         self.ended_at_s = at_s
+
+    def own(self, owned: bool, at_s: float) -> None:
+        """Somebody knows this pod from now on, or nobody does; no effect on an ended one."""
+        start, end = self.unowned[-1]
+        if self.ended_at_s is not None or owned == (end is not None):
+            return
+        if owned:
+            self.unowned[-1] = (start, at_s)
+        else:
+            self.unowned.append((at_s, None))
+
+    def owner_lost_at_s(self) -> float | None:
+        """Since when nobody owns it, or did until its end; None while somebody does."""
+        start, end = self.unowned[-1]
+        return start if end is None else None
+
+    def unowned_s(self, now_s: float) -> float:
+        """How long it was charged without an owner."""
+        return sum(_common_s(one, other, now_s) for one in self.unowned for other in self.spans)
 
     def running(self) -> bool:
         """Whether money runs now."""
@@ -73,19 +103,33 @@ class Bill:
             "ended_at": self.ended_at_s,
             "usd": self.usd(now_s),
             "spans": [list(span) for span in self.spans],
+            "owner_lost_at": self.owner_lost_at_s(),
+            "unowned_s": self.unowned_s(now_s),
         }
+
+
+def _common_s(one: Span, other: Span, now_s: float) -> float:
+    end_s = min(now_s if end is None else end for _, end in (one, other))
+    return max(0.0, end_s - max(one[0], other[0]))
 
 
 class Ledger:
     """All bills, and the account's balance."""
 
-    def __init__(self, balance_usd: float) -> None:
+    def __init__(self, balance_usd: float, storage_usd: Callable[[float], float] = lambda _: 0.0) -> None:
         self.bills: dict[str, Bill] = {}
         self._credit_usd = balance_usd
+        self._storage_usd = storage_usd
 
     def open(self, bill: Bill) -> None:
         """Begin to charge a pod."""
         self.bills[bill.pod_id] = bill
+
+    def declare_owned(self, ids: Collection[str], prefix: str, now_s: float) -> None:
+        """Of the pods whose names begin with `prefix`, these are owned at this moment and no others."""
+        for bill in self.bills.values():
+            if bill.name.startswith(prefix):
+                bill.own(bill.pod_id in ids, now_s)
 
     def total_usd(self, now_s: float) -> float:
         """Spent since the start, over all pods."""
@@ -96,12 +140,12 @@ class Ledger:
         return sum(bill.price_usd_per_hr for bill in self.bills.values() if bill.running())
 
     def balance_usd(self, now_s: float) -> float:
-        """Money left."""
-        return self._credit_usd - self.total_usd(now_s)
+        """Money left, after pods and network volumes."""
+        return self._credit_usd - self.total_usd(now_s) - self._storage_usd(now_s)
 
     def set_balance(self, balance_usd: float, now_s: float) -> None:
         """Pay in (or out): the balance is this from now on."""
-        self._credit_usd = balance_usd + self.total_usd(now_s)
+        self._credit_usd = balance_usd + self.total_usd(now_s) + self._storage_usd(now_s)
 
     def lines(self, now_s: float) -> list[Line]:
         """Every bill, oldest pod first."""

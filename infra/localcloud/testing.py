@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +77,12 @@ class RunningCloud:
     def ledger(self) -> dict[str, Any]:
         """Bills, total, balance."""
         return self._get("/_emu/ledger")
+
+    def own(self, ids: Iterable[str], prefix: str = "") -> dict[str, Any]:
+        """Declare who is owned now, of the pods whose names begin with `prefix`; the live ones that are left out."""
+        answer = self.control.post("/_emu/ledger/owned", json={"ids": list(ids), "prefix": prefix})
+        body: dict[str, Any] = answer.raise_for_status().json()
+        return body
 
     def pods(self) -> list[dict[str, Any]]:
         """Every pod there ever was, with `host`."""
