@@ -12,6 +12,7 @@ PodfleetError                 1  anything that podfleet itself says
 └── ProviderError             1  the cloud's answer
     ├── AuthError             2  401, or no key at all
     ├── NoBalance             1  402
+    ├── SpendLimit            1  one pod more would go beyond a limit of the stack (`key`)
     ├── NoCapacity            1  nothing of this kind is free now
     ├── RateLimited           1  429 for longer than we wait (`retry_in_s`)
     ├── RequestRejected       1  any other 4xx (`status`, `request_id`)
@@ -101,6 +102,14 @@ class AuthError(ProviderError):
 
 class NoBalance(ProviderError):
     """The account cannot pay for a pod."""
+
+
+class SpendLimit(ProviderError):
+    """The spend guard lets no further pod be rented. `key` is the config key whose limit it is."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class NoCapacity(ProviderError):

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, TypeVar
 
 import httpx
 import stamina
-from pydantic import BaseModel, ValidationError
 
 from podfleet.errors import (
     KEY_VARIABLE,
@@ -29,9 +27,10 @@ from podfleet.errors import (
     RateLimited,
     RequestRejected,
 )
+from podfleet.providers.runpod.answers import JsonObject, Model, checked, parse
+from podfleet.providers.runpod.client_account import AccountCalls
 from podfleet.providers.runpod.clock import Clock, RealClock
 from podfleet.providers.runpod.wire import (
-    AccountSecret,
     GpuOffer,
     LogLine,
     PodRequest,
@@ -39,21 +38,16 @@ from podfleet.providers.runpod.wire import (
     WireCatalog,
     WirePod,
     WirePodPage,
-    WireSecret,
-    WireSecretPage,
     log_lines,
 )
 from podfleet.urls import is_loopback
 
 CAPACITY = re.compile(r"no (longer any )?instances|not have the resources|not enough free GPUs|enough disk space", re.I)
 USABLE_KEY = re.compile(r"[!-~]+")  # anything else is refused by the HTTP library, with the key in its message
-POD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_URL = "https://api.runpod.io"
 DETAIL_CHARS = 300
 DEFAULT_RETRY_AFTER_S = 5.0
 LOG_IDLE_S = 1.0  # the stream stays open: a second without a line means that the history is through
-Model = TypeVar("Model", bound=BaseModel)
-JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class Access:
         return "" if USABLE_KEY.fullmatch(self.api_key) else f"{KEY_VARIABLE} has blanks or letters that no key has"
 
 
-class RunpodClient:
+class RunpodClient(AccountCalls):
     """Thread-safe; one per process. Raises ProviderError and its kinds only."""
 
     def __init__(
@@ -127,17 +121,17 @@ class RunpodClient:
         """
         read_s = self._patience.create_read_s
         response = self._send("POST", "/pods", json=request.body(), read_s=read_s, before=before)
-        return _parse(response, WirePod).view()
+        return parse(response, WirePod).view()
 
     def delete_pod(self, pod_id: str) -> bool:
         """Ask for its end; False where the API knows no such pod. Neither answer proves that it is gone."""
-        return self._delete(f"/pods/{_checked(pod_id)}")
+        return self._delete(f"/pods/{checked(pod_id)}")
 
     def pod_logs(
         self, pod_id: str, *, source: str = "container", tail: int = 100, wait_s: float = 5.0
     ) -> list[LogLine]:
         """The last `tail` lines. Ends when the stream is silent for a second, or after `wait_s`."""
-        path, params = f"/pods/{_checked(pod_id)}/logs", {"source": source, "tail": str(tail)}
+        path, params = f"/pods/{checked(pod_id)}/logs", {"source": source, "tail": str(tail)}
         found: list[LogLine] = []
         end_s = self._clock.monotonic_s() + wait_s
         request = self._http.build_request("GET", path, params=params, headers={"Accept": "text/event-stream"})
@@ -159,37 +153,14 @@ class RunpodClient:
             if self._clock.monotonic_s() >= end_s:
                 return
 
-    # Catalogue and account secrets
+    # Catalogue
 
     def gpu_offers(self, *, cloud: str, min_cuda_version: str = "") -> tuple[GpuOffer, ...]:
         """Prices and stock of one cloud, as of now."""
         params = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud}
         if min_cuda_version:
             params["minCudaVersion"] = min_cuda_version
-        return _parse(self._read("/catalog/gpus", params), WireCatalog).offers(cloud)
-
-    def find_secret(self, name: str) -> AccountSecret | None:
-        """By exact name; the value cannot be read back."""
-        for page in self._pages("/account/secrets", WireSecretPage, {"name": name}):
-            for secret in page.secrets:
-                if secret.name == name:
-                    return AccountSecret(secret.id, secret.name)
-        return None
-
-    def create_secret(self, name: str, value: str, description: str) -> AccountSecret:
-        """RequestRejected with status 409 when the name is taken."""
-        body = {"name": name, "value": value, "description": description}
-        secret = _parse(self._send("POST", "/account/secrets", json=body), WireSecret)
-        return AccountSecret(secret.id, secret.name)
-
-    def update_secret(self, secret_id: str, value: str, description: str) -> None:
-        """Rotate the value in place: pods that refer to it are not touched."""
-        body = {"value": value, "description": description}
-        self._send("PATCH", f"/account/secrets/{_checked(secret_id)}", json=body)
-
-    def delete_secret(self, secret_id: str) -> bool:
-        """False where there is none any more."""
-        return self._delete(f"/account/secrets/{_checked(secret_id)}")
+        return parse(self._read("/catalog/gpus", params), WireCatalog).offers(cloud)
 
     # How requests are sent
 
@@ -197,7 +168,7 @@ class RunpodClient:
         seen: set[str] = set()
         query = dict(params)
         while True:
-            page = _parse(self._read(path, query), model)
+            page = parse(self._read(path, query), model)
             yield page
             more = getattr(page, "pagination", None)
             if more is None or not more.has_next_page:
@@ -209,6 +180,10 @@ class RunpodClient:
 
     def _read(self, path: str, params: Mapping[str, str]) -> httpx.Response:
         return self._again(lambda: self._send("GET", path, params=params))
+
+    def _graphql(self, query: str) -> httpx.Response:
+        url = f"{self._access.base_url.rstrip('/')}/graphql"
+        return self._http.post(url, json={"query": query}, timeout=self._patience.connect_s)
 
     def _delete(self, path: str) -> bool:
         try:
@@ -288,16 +263,6 @@ class RunpodClient:
         return RequestRejected(said, status=status, request_id=request_id)
 
 
-def _parse(response: httpx.Response, model: type[Model]) -> Model:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        request_id = response.headers.get("x-request-id", "")
-        where = ", ".join(sorted({".".join(map(str, problem["loc"])) or "body" for problem in error.errors()})[:3])
-        text = f"RunPod's answer to {response.request.method} {response.request.url.path} cannot be read ({where})"
-        raise ApiUnavailable(f"{text} (request {request_id})", request_id=request_id) from None
-
-
 def _detail(response: httpx.Response, *, hide: str) -> str:
     """The problem's own words on one line, without the key should the server repeat it."""
     try:
@@ -321,10 +286,3 @@ def _retry_after_s(response: httpx.Response) -> float:
         return max(0.0, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):
         return DEFAULT_RETRY_AFTER_S
-
-
-def _checked(identifier: str) -> str:
-    """Ids go into paths: nothing but id characters may."""
-    if not POD_ID.fullmatch(identifier):
-        raise RequestRejected(f"not an id: {identifier!r}", status=0)
-    return identifier

@@ -191,20 +191,6 @@ class WirePodPage(_Wire):
     pagination: _WirePage | None = None
 
 
-class WireSecret(_Wire):
-    """A secret's name card."""
-
-    id: str
-    name: str
-
-
-class WireSecretPage(_Wire):
-    """One page of account secrets."""
-
-    secrets: list[WireSecret]
-    pagination: _WirePage | None = None
-
-
 class _WirePrice(_Wire):
     secure: float | None = None
     community: float | None = None
