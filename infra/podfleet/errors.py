@@ -7,6 +7,7 @@ PodfleetError                 1  anything that podfleet itself says
 │   └── StackLocked           1  another update of the stack is running; nothing was changed
 ├── EngineGone                1  the engine that asked for a change has died; the change was not made
 ├── OtherFleetFound           1  pods that are not ours to touch, or not yet (`pods`)
+├── NotReady                  1  `up --wait`: pods that did not come up (`slots`)
 ├── StaleGeneration           1  somebody else changed the fleet since we looked; nothing was changed
 ├── Held                      1  the reconciler could not see everything, and so changed nothing
 └── ProviderError             1  the cloud's answer
@@ -54,7 +55,11 @@ class SignalError(PodfleetError):
 
 
 class EngineError(PodfleetError):
-    """The engine's own words; what it had done until then is in the state."""
+    """The engine's own words; what it had done until then is in the state. `pod_ids`: pods that it says have failed."""
+
+    def __init__(self, message: str, *, pod_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pod_ids = tuple(pod_ids)
 
 
 class StackLocked(EngineError):
@@ -71,6 +76,14 @@ class OtherFleetFound(PodfleetError):
     def __init__(self, message: str, *, pods: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.pods = tuple(pods)
+
+
+class NotReady(PodfleetError):
+    """Wanted pods that are not ready, and will not be without a person; what is left and costs money is in the text."""
+
+    def __init__(self, message: str, *, slots: Sequence[str]) -> None:
+        super().__init__(message)
+        self.slots = tuple(slots)
 
 
 class StaleGeneration(PodfleetError):

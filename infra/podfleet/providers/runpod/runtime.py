@@ -20,7 +20,7 @@ from podfleet.providers.runpod.engine import watch_engine
 from podfleet.providers.runpod.fleet import GuardCore, SweepCore
 from podfleet.providers.runpod.secrets import SecretCore
 from podfleet.providers.runpod.settings import ProviderSettings
-from podfleet.providers.runpod.waiting import ReachableCore
+from podfleet.providers.runpod.waiting import Limits, ReachableCore
 from podfleet.providers.runpod.wire import LogLine
 
 MAX_RECONCILE_PAUSE_S = 5.0
@@ -69,6 +69,8 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
         pods=PodCore(client, census, ending, engine, clock, policy),
         guard=GuardCore(census, ending, lambda: uuid.uuid4().hex),
         sweep=SweepCore(census, ending),
-        reachable=ReachableCore(client, census, engine, clock),
+        reachable=ReachableCore(
+            client, census, engine, clock, Limits(settings.boot_deadline_s, settings.min_cuda_version)
+        ),
         secrets=SecretCore(client),
     )

@@ -6,6 +6,7 @@ rotated key must be able to come past it. Nothing here is a Pod input: a new bud
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ from podfleet.providers.runpod.client import DEFAULT_URL, Access
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
 SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
 GENERATION_VARIABLE = "PODFLEET_EXPECT_GENERATION"  # set by the reconciler for its own `up`, never in a shell
+BOOT_DEADLINE_VARIABLE = "PODFLEET_BOOT_DEADLINE_S"  # set by `up --wait`, which replaces what is late
+FLOOR = f"{NAMESPACE}:minCudaVersion"
+DEFAULT_FLOOR = PodfleetConfig.model_fields["min_cuda_version"].default
 SECONDS_PER_MINUTE = 60.0
 LOOKS_PER_POLL = 10.0
 MAX_MIN_INTERVAL_S = 2.0
@@ -37,6 +41,8 @@ class ProviderSettings:
     drain_deadline_s: float = 180.0
     max_runtime_s: float = 720 * SECONDS_PER_MINUTE
     expect_generation: str = ""
+    boot_deadline_s: float = 0.0  # 0: each wait has its own deadline
+    min_cuda_version: str = ""
 
     @property
     def access(self) -> Access:
@@ -81,6 +87,8 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         drain_deadline_s=number("drain_deadline_seconds"),
         max_runtime_s=number("max_runtime_minutes", SECONDS_PER_MINUTE),
         expect_generation=environ.get(GENERATION_VARIABLE, ""),
+        boot_deadline_s=_seconds(environ.get(BOOT_DEADLINE_VARIABLE, "")),
+        min_cuda_version=str(DEFAULT_FLOOR if (floor := config(FLOOR)) is None else floor),  # empty: any
     )
     owner, uid = environ.get(STACK_VARIABLE), text("uid")
     if owner and uid and uid.rsplit("-", 1)[0] != owner:
@@ -93,6 +101,11 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
     if problems:
         raise ConfigError("; ".join(problems))
     return settings
+
+
+def _seconds(text: str) -> float:
+    """Our own commands write it; what somebody else has put there is as good as nothing."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
 
 
 def access_from(environ: Mapping[str, str], base_url: str, uid: str) -> Access:

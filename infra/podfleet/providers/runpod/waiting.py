@@ -13,9 +13,11 @@ from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.drain import LOG_TAIL, find_host_key
 from podfleet.providers.runpod.ending import Watch
 from podfleet.providers.runpod.wire import LogLine, PodView
+from podfleet.ready import driver_problem, last_words
 
 log = structlog.get_logger()
-SHOWN_LINES = 3
+SYSTEM_TAIL = 20
+DRIVER_LOOK_S = 30.0  # between two looks into the log of a pod without a container
 
 
 class ReadsLogs(Protocol):
@@ -33,20 +35,32 @@ class Reachable:
     host_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the stack says: a tighter deadline of `up --wait` (0: none), and the CUDA version that a host must have."""
+
+    boot_deadline_s: float = 0.0
+    min_cuda_version: str = ""
+
+
 class ReachableCore:
     """All waiters share the census: one list per poll interval for the whole fleet."""
 
-    def __init__(self, client: ReadsLogs, census: Census, engine: Watch, clock: Clock) -> None:
+    def __init__(
+        self, client: ReadsLogs, census: Census, engine: Watch, clock: Clock, limits: Limits | None = None
+    ) -> None:
         self._client = client
         self._census = census
         self._engine = engine
         self._clock = clock
+        self._limits = limits or Limits()
 
     def wait(self, pod_id: str, *, deadline_s: float) -> Reachable:
-        """Raises PodFailed, with its last log lines, for a pod that has failed, is gone, or is late."""
+        """Raises PodFailed, with its last log lines, for a pod that has failed, is gone, is late, or never will run."""
         started_s = self._clock.monotonic_s()
+        deadline_s = min(deadline_s, self._limits.boot_deadline_s or deadline_s)
         snapshot: Snapshot | None = None
-        status = "not listed"
+        status, look_at_driver_s = "not listed", started_s
         while True:
             self._engine.require(f"waiting for pod {pod_id}")
             snapshot = self._census.next_poll(snapshot)
@@ -59,6 +73,9 @@ class ReachableCore:
                     raise PodFailed(f"pod {pod_id} is {status}{self._last_words(pod_id)}", pod_id=pod_id)
                 if found := self._reach(pod):
                     return found
+                if _no_container(pod) and self._clock.monotonic_s() >= look_at_driver_s:
+                    self._require_driver(pod)
+                    look_at_driver_s = self._clock.monotonic_s() + DRIVER_LOOK_S
             if self._clock.monotonic_s() - started_s >= deadline_s:
                 late = f"pod {pod_id} could not be reached within {deadline_s:.0f} s ({status}); it still costs money"
                 raise PodFailed(f"{late}{self._last_words(pod_id)}", pod_id=pod_id)
@@ -74,11 +91,21 @@ class ReachableCore:
         host_key = find_host_key(lines)
         return Reachable(pod.ssh.host, pod.ssh.port, host_key) if host_key else None
 
-    def _last_words(self, pod_id: str) -> str:
-        """The end of the system log, on one line; it says why a container does not come up."""
+    def _require_driver(self, pod: PodView) -> None:
+        """A host whose driver is too old is billed for ever and never runs the image: no deadline helps."""
+        if problem := driver_problem(pod.cuda_version, self._system_log(pod.id), self._limits.min_cuda_version):
+            raise PodFailed(f"pod {pod.id} is of no use: {problem}; it still costs money", pod_id=pod.id)
+
+    def _system_log(self, pod_id: str) -> list[str]:
         try:
-            lines = self._client.pod_logs(pod_id, source="system", tail=SHOWN_LINES, wait_s=3.0)
+            lines = self._client.pod_logs(pod_id, source="system", tail=SYSTEM_TAIL, wait_s=3.0)
         except ProviderError:
-            return ""
-        text = " | ".join(line.text.strip() for line in lines[-SHOWN_LINES:])
-        return f"; its system log ends: {text}" if text else ""
+            return []
+        return [line.text for line in lines]
+
+    def _last_words(self, pod_id: str) -> str:
+        return last_words(self._system_log(pod_id))
+
+
+def _no_container(pod: PodView) -> bool:
+    return pod.status == "RUNNING" and not pod.has_runtime

@@ -48,6 +48,7 @@ class PodView:
     cost_usd_per_hr: float = 0.0
     created_at_s: float = 0.0
     ssh: SshAddress | None = None
+    has_runtime: bool = True  # False: its container does not run, or has never been started
 
     @property
     def live(self) -> bool:
@@ -153,6 +154,7 @@ class WirePod(_Wire):
     cost: float | None = None
     created_at: str | None = Field(None, alias="createdAt")
     ssh: _WireSshWays | None = None
+    runtime: Any = None
 
     @field_validator("env", mode="before")
     @classmethod
@@ -176,6 +178,7 @@ class WirePod(_Wire):
             cost_usd_per_hr=self.cost or 0.0,
             created_at_s=_epoch_s(self.created_at),
             ssh=SshAddress(direct.host, direct.port, direct.username) if direct else None,
+            has_runtime=self.runtime is not None or "runtime" not in self.model_fields_set,  # left out: nothing is said
         )
 
 

@@ -282,6 +282,26 @@ def test_a_pod_that_is_late_or_gone_is_told(fake: FakeRunpod, clock: FakeClock) 
         runtime_of(fake, clock).reachable.wait("pod9", deadline_s=600)
 
 
+def test_a_host_with_an_old_driver_is_told_at_once(fake: FakeRunpod, clock: FakeClock) -> None:
+    pod_id = fake.add(name(1), status="RUNNING", runtime=None)
+    fake.logs[pod_id] = [("system", "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8")]
+    started_s = clock.t
+    with pytest.raises(PodFailed, match=r"is of no use: driver too old: .*cuda>=12.8; it still costs money"):
+        runtime_of(fake, clock).reachable.wait(pod_id, deadline_s=600)
+    other = fake.add(name(2), status="RUNNING", runtime=None, cudaVersion="12.4")
+    with pytest.raises(PodFailed, match=r"the host has CUDA 12\.4, wanted is 12\.8"):
+        runtime_of(fake, clock, min_cuda_version="12.8").reachable.wait(other, deadline_s=600)
+    assert clock.t - started_s < 1
+
+
+def test_who_replaces_what_is_late_waits_no_longer_than_a_boot_may_take(fake: FakeRunpod, clock: FakeClock) -> None:
+    pod_id = fake.add(name(1), status="RUNNING", runtime=None)
+    with pytest.raises(PodFailed, match="within 300 s"):
+        runtime_of(fake, clock, boot_deadline_s=300.0).reachable.wait(pod_id, deadline_s=1200)
+    looks = [r for r in fake.requests if r.url.path.endswith("/logs")]
+    assert len(looks) <= 300 / 30 + 2, "the log of a pod without a container is not read at each poll"
+
+
 def test_a_list_from_before_the_wait_proves_nothing_of_a_new_pod(fake: FakeRunpod, clock: FakeClock) -> None:
     runtime = runtime_of(fake, clock)
     runtime.census.now()
