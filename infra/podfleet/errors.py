@@ -4,8 +4,10 @@ PodfleetError                 1  anything that podfleet itself says
 ├── ConfigError               2  what was written is wrong; nothing was changed
 ├── SignalError               1  a queue, metric or log that cannot be read: hold, touch nothing
 ├── EngineError               1  the Pulumi engine failed; its own error lines
-│   └── StackLocked           1  another update of the stack is running; nothing was changed
+│   ├── StackLocked           1  another update of the stack is running; nothing was changed
+│   └── StateUnreadable       1  the stack's state cannot be read; nothing was changed
 ├── EngineGone                1  the engine that asked for a change has died; the change was not made
+├── Interrupted               1  told to stop (Ctrl-C) before it was begun; the change was not made
 ├── OtherFleetFound           1  pods that are not ours to touch, or not yet (`pods`)
 ├── NotReady                  1  `up --wait`: pods that did not come up (`slots`)
 ├── StaleGeneration           1  somebody else changed the fleet since we looked; nothing was changed
@@ -66,8 +68,19 @@ class StackLocked(EngineError):
     """Another update holds the stack's lock."""
 
 
+class StateUnreadable(EngineError):
+    """No state, or none that makes sense: what it would know of a pod is not known."""
+
+
 class EngineGone(PodfleetError):
     """The engine that this provider process belongs to is gone; going on would make pods that nobody records."""
+
+
+class Interrupted(PodfleetError):
+    """Nothing of `what` was begun; what had been begun before was finished."""
+
+    def __init__(self, why: str, what: str = "") -> None:
+        super().__init__(f"interrupted ({why}){': not done: ' if what else ''}{what}; run it again")
 
 
 class OtherFleetFound(PodfleetError):

@@ -33,14 +33,15 @@ class Scratch:
 
     folder: Path
     cloud: RunningCloud
+    launcher: str = "own"
     text: str = ""
     _engine: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def lay(self) -> None:
         for name in ("home", "state", "project/infra", "project/stacks"):
             (self.folder / name).mkdir(parents=True)
-        project = "name: podfleet\nruntime: python\nmain: infra\nstackConfigDir: stacks\n"
-        (self.folder / "project" / "Pulumi.yaml").write_text(project)
+        shutil.copy(CHECKOUT / "Pulumi.yaml", self.folder / "project")
+        (self.folder / "project" / "infra" / "podfleet").symlink_to(CHECKOUT / "infra" / "podfleet")
         shutil.copy(HERE / "scratch_program.py", self.folder / "project" / "infra" / "__main__.py")
         self.run("stack", "init", STACK)
         quick = {"absenceIntervalSeconds": "0.2", "pollIntervalSeconds": "0.2", "reconcileSeconds": "1"}
@@ -56,6 +57,7 @@ class Scratch:
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": "of a test",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PODFLEET_LAUNCHER": self.launcher,
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "NO_COLOR": "1",
         }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from podfleet.providers.runpod.stopping import STOPPING
+
 
 class Clock(Protocol):
     """What the core may know of time."""
@@ -20,7 +22,7 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's own time."""
+    """The machine's own time. A sleep ends early, with Interrupted, in a process that was told to stop."""
 
     def now_s(self) -> float:
         return time.time()
@@ -29,5 +31,4 @@ class RealClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        if seconds > 0:
-            time.sleep(seconds)
+        STOPPING.wait(seconds)

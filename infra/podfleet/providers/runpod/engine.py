@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from podfleet.errors import EngineGone
+from podfleet.providers.runpod.stopping import STOPPING
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "busybox"})
 ADDRESS = re.compile(r"127\.0\.0\.1:(\d{1,5})")
@@ -28,11 +29,16 @@ class EngineWatch:
         self._port = port
 
     def require(self, what: str) -> None:
-        """Raises EngineGone, so that `what` is not done."""
-        if self._chain() != self._at_start or not _listens(self._port):
+        """Raises EngineGone, or Interrupted where it was told to stop, so that `what` is not done."""
+        STOPPING.check(what)
+        if not self.alive():
             raise EngineGone(
                 f"the engine that asked for it has died; not done: {what}; run `pulumi up` or `destroy` again"
             )
+
+    def alive(self) -> bool:
+        """False once the engine is gone."""
+        return self._chain() == self._at_start and _listens(self._port)
 
 
 class NoEngine:
