@@ -24,6 +24,7 @@ SLOT_PATTERN = re.compile(r"^slot-\d{2,3}$")
 MIN_VOLUME_GB = 10
 UID_PATTERN = r"^[A-Za-z0-9._-]+-[0-9a-f]{8}$"
 STACK_VARIABLE = "PODFLEET_STACK"  # whose environment a shell has
+STATE_DIR_VARIABLE = "PODFLEET_STATE_DIR"  # the checkout's folder, where its processes share what they reserve
 SECRET_KEYS = frozenset({"sshPrivateKey", "registryPassword"})
 
 Bootstrap = Literal["image", "none"]

@@ -20,6 +20,8 @@ from podfleet.providers.runpod.engine import watch_engine
 from podfleet.providers.runpod.fleet import GuardCore, SweepCore
 from podfleet.providers.runpod.secrets import SecretCore
 from podfleet.providers.runpod.settings import ProviderSettings
+from podfleet.providers.runpod.spend import Bills, SpendGuard, Spends, terms_of
+from podfleet.providers.runpod.spend_book import book_in
 from podfleet.providers.runpod.waiting import Limits, ReachableCore
 from podfleet.providers.runpod.wire import LogLine
 
@@ -38,6 +40,8 @@ class Runtime:
     sweep: SweepCore
     reachable: ReachableCore
     secrets: SecretCore
+    ending: Ending
+    spend: Spends
 
 
 def runtime(settings: ProviderSettings) -> Runtime:
@@ -62,6 +66,14 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
     drain = Drain(read_logs, private_key=settings.ssh_private_key, deadline_s=settings.drain_deadline_s)
     ending = Ending(client, census, drain, engine, clock)
     pause_s = min(MAX_RECONCILE_PAUSE_S, settings.poll_interval_s)
+    spend = SpendGuard(
+        settings.limits,
+        census,
+        Bills(client, clock),
+        lambda uid: book_in(settings.state_dir, uid, clock),
+        clock,
+        terms_of(absence_interval_s=settings.absence_interval_s, reconcile_s=settings.reconcile_s),
+    )
     policy = RentPolicy(settings.reconcile_s, pause_s, settings.max_runtime_s)
     return Runtime(
         client=client,
@@ -73,4 +85,6 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
             client, census, engine, clock, Limits(settings.boot_deadline_s, settings.min_cuda_version)
         ),
         secrets=SecretCore(client),
+        spend=spend,
+        ending=ending,
     )

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from pydantic.alias_generators import to_camel
 
-from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig
+from podfleet.config import NAMESPACE, STACK_VARIABLE, STATE_DIR_VARIABLE, PodfleetConfig
 from podfleet.errors import KEY_VARIABLE, ConfigError
 from podfleet.providers.runpod.census import Looks
 from podfleet.providers.runpod.client import DEFAULT_URL, Access
+from podfleet.providers.runpod.spend_rules import SpendLimits
 
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
 SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
@@ -41,8 +42,11 @@ class ProviderSettings:
     drain_deadline_s: float = 180.0
     max_runtime_s: float = 720 * SECONDS_PER_MINUTE
     expect_generation: str = ""
+    uid: str = ""
     boot_deadline_s: float = 0.0  # 0: each wait has its own deadline
     min_cuda_version: str = ""
+    limits: SpendLimits = field(default_factory=SpendLimits)
+    state_dir: str = ""
 
     @property
     def access(self) -> Access:
@@ -87,6 +91,13 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         drain_deadline_s=number("drain_deadline_seconds"),
         max_runtime_s=number("max_runtime_minutes", SECONDS_PER_MINUTE),
         expect_generation=environ.get(GENERATION_VARIABLE, ""),
+        uid=text("uid"),
+        limits=SpendLimits(
+            max_pods=int(number("max_pods")),
+            max_usd_per_hour=number("max_usd_per_hour"),
+            max_usd_per_day=number("max_usd_per_day"),
+        ),
+        state_dir=environ.get(STATE_DIR_VARIABLE, ""),
         boot_deadline_s=_seconds(environ.get(BOOT_DEADLINE_VARIABLE, "")),
         min_cuda_version=str(DEFAULT_FLOOR if (floor := config(FLOOR)) is None else floor),  # empty: any
     )
