@@ -28,6 +28,7 @@ TOOLCHAIN = "toolchain.json"
 MADE_VARIABLE = "PODFLEET_ENV_MADE"  # names of what `podfleet env` has set in a shell
 KEPT_VARIABLE = "PODFLEET_ENV_KEPT"  # what a person had under such a name, to come back with the next stack
 PASSPHRASE_VARIABLES = frozenset({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"})
+HIDDEN = "[secret]"  # stands for the value of a secret in `raw_config`
 PRIVATE_KEY, PUBLIC_KEY, UID = "sshPrivateKey", "sshPublicKey", "uid"
 
 
@@ -59,7 +60,7 @@ class Workspace:
         """The stack file's values; a secret is its stand-in text, never its value."""
         values = self._file_config()
         return {
-            key: "[secret]" if isinstance(value, dict) and "secure" in value else value for key, value in values.items()
+            key: HIDDEN if isinstance(value, dict) and "secure" in value else value for key, value in values.items()
         }
 
     def _file_config(self) -> dict[str, Any]:
@@ -142,16 +143,16 @@ def prepare(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
         raise ConfigError(copied)
     env = environment(workspace, outer)
     full = {**without_made(outer), **env}
-    if _run(workspace, full, "stack", "--show-name", check=False).returncode:
-        _run(workspace, full, "stack", "init", workspace.stack)
+    if run_engine(workspace, full, "stack", "--show-name", check=False).returncode:
+        run_engine(workspace, full, "stack", "init", workspace.stack)
     if not _value(raw, UID):
         made = f"{workspace.stack}-{secrets.token_hex(4)}"
-        known = _run(workspace, full, "stack", "output", UID, check=False).stdout.strip()
-        _run(workspace, full, "config", "set", f"{NAMESPACE}:{UID}", known or made)
+        known = run_engine(workspace, full, "stack", "output", UID, check=False).stdout.strip()
+        run_engine(workspace, full, "config", "set", f"{NAMESPACE}:{UID}", known or made)
     if not (_value(raw, PRIVATE_KEY) and _value(raw, PUBLIC_KEY)):
         private, public = _key_pair(f"podfleet-{workspace.stack}")
-        _run(workspace, full, "config", "set", "--secret", f"{NAMESPACE}:{PRIVATE_KEY}", stdin=private)
-        _run(workspace, full, "config", "set", f"{NAMESPACE}:{PUBLIC_KEY}", public)
+        run_engine(workspace, full, "config", "set", "--secret", f"{NAMESPACE}:{PRIVATE_KEY}", stdin=private)
+        run_engine(workspace, full, "config", "set", f"{NAMESPACE}:{PUBLIC_KEY}", public)
     return env
 
 
@@ -209,10 +210,11 @@ def _key_pair(comment: str) -> tuple[str, str]:
     return private.decode(), f"{public.decode()} {comment}"
 
 
-def _run(
+def run_engine(
     workspace: Workspace, env: Mapping[str, str], *words: str, stdin: str | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     command = ["pulumi", *words, "--non-interactive", "--stack", workspace.stack]
+    """One command of the engine on this stack. Raises EngineError where it fails (with `check`) or is missing."""
     if words[:2] == ("stack", "init"):
         command = ["pulumi", *words, "--non-interactive"]
     try:

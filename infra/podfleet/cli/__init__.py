@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     environment.env,
+    environment.unlock,
     deploying.preview,
     deploying.up,
     deploying.destroy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podfleet.cli.shared import StackName, deployment_of, ready
+from podfleet.cli.shared import StackName, deployment_of, healed, ready
 
 
 def preview(stack: StackName) -> None:
@@ -12,9 +12,11 @@ def preview(stack: StackName) -> None:
 
 def up(stack: StackName) -> None:
     """Check the config, then bring the fleet to what the stack file wants."""
-    deployment_of(ready(stack)).up()
+    with healed(ready(stack)) as deployment:
+        deployment.up()
 
 
 def destroy(stack: StackName) -> None:
     """Drain and end every pod of the stack, then remove its keys and secrets."""
-    deployment_of(ready(stack)).destroy()
+    with healed(ready(stack)) as deployment:
+        deployment.destroy()

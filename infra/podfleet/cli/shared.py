@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from podfleet.errors import PodfleetError
 from podfleet.workspace import Workspace, complete, find, prepare
 
 if TYPE_CHECKING:
@@ -31,6 +33,36 @@ def ready(stack: str) -> Workspace:
     with cloud_of(workspace, workspace.config()) as cloud:
         cloud.list_pods()
     return workspace
+
+
+@contextmanager
+def healed(workspace: Workspace) -> Iterator[Deployment]:
+    """The stack's engine: what a killed update has left is put right before it starts, and looked after at the end.
+
+    What was put right is said in one line. Raises StackLocked where an update is running.
+    """
+    from podfleet.healing import Healing, last_look
+
+    env = environment_of(workspace)
+    found = Healing(workspace, env).heal()
+    if found.notes:
+        tell(f"an update was killed here: {found}; going on")
+
+    def look_again() -> None:
+        if text := last_look(workspace, workspace.config(), env, found):
+            tell(text)
+
+    try:
+        yield deployment_of(workspace)
+    except PodfleetError:
+        look_again()
+        raise
+    look_again()
+
+
+def tell(text: str) -> None:
+    """A line for people."""
+    print(f"podfleet: {text}", file=sys.stderr)
 
 
 def environment_of(workspace: Workspace) -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from podfleet.cli.shared import StackName, access_of, cloud_of, deployment_of, ready
+from podfleet.cli.shared import StackName, access_of, cloud_of, healed, ready
 from podfleet.errors import ConfigError
 from podfleet.workspace import find
 
@@ -26,10 +27,10 @@ def scale(stack: StackName, pods: Annotated[int, typer.Argument(min=0)]) -> None
     config = workspace.config()
     if pods > config.max_pods:
         raise ConfigError([f"podfleet:pods: {pods} is more than podfleet:maxPods ({config.max_pods})"])
-    deployment = deployment_of(workspace)
     choice = 0 < pods < len(config.wanted_slots)  # else there is none: a queue that is down must not block a `scale 0`
     slots = _chosen_slots(workspace, pods) if choice else slots_for(pods, config.wanted_slots)
-    deployment.resize(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
+    with healed(workspace) as deployment:
+        deployment.resize(slots, decision=f"{len(config.wanted_slots)} → {pods} pods: set by hand")
 
 
 def reconcile(
@@ -45,8 +46,8 @@ def reconcile(
 
     workspace = find(stack, Path.cwd()) if dry_run else ready(stack)
     config = workspace.config()
-    deployment = None if dry_run else deployment_of(workspace)
-    with cloud_of(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
+    engine = nullcontext() if dry_run else healed(workspace)
+    with engine as deployment, cloud_of(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
         decision = tick(
             config, prefix=workspace.prefix, deployment=deployment, cloud=cloud, queue=queue, now_s=time.time()
         )

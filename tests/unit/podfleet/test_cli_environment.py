@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_scale_to_nothing_needs_no_queue(tmp_path: Path, monkeypatch: pytest.Mon
             asked.append(slots)
 
     monkeypatch.setattr(sizing, "ready", lambda stack: Workspace(tmp_path, stack))
-    monkeypatch.setattr(sizing, "deployment_of", lambda _workspace: Deployment())
+    monkeypatch.setattr(sizing, "healed", lambda _workspace: nullcontext(Deployment()))
     sizing.scale("prod", 0)
     sizing.scale("prod", 3)
     assert asked == [(), ("slot-01", "slot-02", "slot-03")]
