@@ -9,67 +9,23 @@ import contextlib
 import json
 import math
 import os
-import re
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from localcloud import answers
 from localcloud.cloud import Cloud
-from localcloud.errors import Problem, title
+from localcloud.errors import Problem
 from localcloud.faults import Fault, Phase, wait_out
+from localcloud.keepfirst import KeepFirst
+from localcloud.operations import KEY_OWNER, OPENAPI, SERVED, V1, Operation, operation
 from localcloud.ratelimit import RateLimit
-
-PREFIXES = ("/v2", "/graphql")
-OPERATIONS: tuple[tuple[str, str, str], ...] = (
-    ("GET", r"/v2/pods/?", "pods.list"),
-    ("POST", r"/v2/pods/?", "pods.create"),
-    ("GET", r"/v2/pods/(?P<pod>[^/]+)", "pods.get"),
-    ("DELETE", r"/v2/pods/(?P<pod>[^/]+)", "pods.delete"),
-    ("POST", r"/v2/pods/(?P<pod>[^/]+)/action", "pods.action"),
-    ("GET", r"/v2/pods/(?P<pod>[^/]+)/logs", "pods.logs"),
-    ("GET", r"/v2/catalog/gpus(/[^/]+)?", "catalog.gpus"),
-    ("POST", r"/v2/account/secrets", "secrets.create"),
-    ("GET", r"/v2/account/secrets(/(?P<secret>[^/]+))?", "secrets.list"),
-    ("PATCH", r"/v2/account/secrets/(?P<secret>[^/]+)", "secrets.update"),
-    ("DELETE", r"/v2/account/secrets/(?P<secret>[^/]+)", "secrets.delete"),
-    ("PATCH", r"/v2/pods/(?P<pod>[^/]+)", "pods.update"),
-    ("GET", r"/v2/catalog/datacenters(/[^/]+)?", "catalog.datacenters"),
-    ("POST", r"/v2/registries", "registries.create"),
-    ("GET", r"/v2/registries(/[^/]+)?", "registries.list"),
-    ("DELETE", r"/v2/registries/[^/]+", "registries.delete"),
-    ("POST", r"/v2/network-volumes", "volumes.create"),
-    ("GET", r"/v2/network-volumes(/[^/]+)?", "volumes.list"),
-    ("PATCH", r"/v2/network-volumes/[^/]+", "volumes.update"),
-    ("DELETE", r"/v2/network-volumes/[^/]+", "volumes.delete"),
-    ("GET", r"/v2/billing(/[^/]+)?", "billing"),
-    ("(GET|PUT)", r"/v2/account/ssh-keys", "ssh-keys"),
-    ("POST", r"/graphql/?", "graphql"),
-)
-POD_KEY_OPERATIONS = ("pods.get", "pods.delete")
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What a request is about."""
-
-    op: str
-    pod_id: str | None = None
-    secret_id: str | None = None
-
-
-def operation(method: str, path: str) -> Operation:
-    """The operation of a request; `other` when no row of the table fits."""
-    for wanted_method, pattern, op in OPERATIONS:
-        match = re.fullmatch(pattern, path) if re.fullmatch(wanted_method, method) else None
-        if match:
-            groups = match.groupdict()
-            return Operation(op, groups.get("pod"), groups.get("secret"))
-    return Operation("other")
 
 
 @dataclass(slots=True)
@@ -121,7 +77,7 @@ class Door:
     """The middleware. `hang_up` closes a client's connection without an answer."""
 
     def __init__(self, app: ASGIApp, cloud: Cloud, api_key: str, hang_up: Callable[[Scope], None]) -> None:
-        self._app = app
+        self._app = KeepFirst(app, cloud.keep)
         self._cloud = cloud
         self._api_key = api_key
         self._hang_up = hang_up
@@ -129,10 +85,10 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Requests outside the service's paths (the control routes) pass by."""
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIXES):
+        what = operation(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if what is None or what.op == OPENAPI or not scope["path"].startswith(SERVED):
             await self._app(scope, receive, send)
             return
-        what = operation(scope["method"], scope["path"])
         exchange = Exchange(scope, receive, send, what, self._cloud.generation)
         exchange.headers["x-request-id"] = secrets.token_hex(8)
         try:
@@ -141,25 +97,28 @@ class Door:
             await self._refuse(exchange, problem)
             return
         await exchange.read_body()
+        exchange.what = what.read(exchange.body)
         exchange.name = self._name(exchange)
         if await self._pass("before", exchange):
             await self._app(scope, exchange.replay(), self._outgoing(exchange))
 
     def _admit(self, exchange: Exchange) -> None:
         """Key and rate limit; both before anything is read."""
-        texts = self._cloud.facts.texts
-        headers = dict(exchange.scope["headers"])
-        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        facts, texts, what = self._cloud.facts, self._cloud.facts.texts, exchange.what
+        if what.op == V1 or (what.is_graphql and facts.graphql == "gone"):
+            raise Problem(410, texts.gone)
+        key = _key_of(exchange)
+        if not key:
             raise Problem(401, texts.no_token)
-        owner = self._pod_of_key(key.strip())
-        if owner is None and not secrets.compare_digest(key.strip().encode(), self._api_key.encode()):
+        owner = self._pod_of_key(key)
+        if owner is None and not secrets.compare_digest(key.encode(), self._api_key.encode()):
             raise Problem(401, texts.bad_token)
+        exchange.scope[KEY_OWNER] = owner
         verdict = self._limit.count(self._cloud.facts)
         exchange.headers.update(verdict.headers)
         if verdict.retry_after_s is not None:
             raise Problem(429, texts.rate_limited, headers={"Retry-After": str(verdict.retry_after_s)})
-        if owner and (exchange.what.op not in POD_KEY_OPERATIONS or exchange.what.pod_id != owner):
+        if owner and not what.is_graphql and (what.op not in facts.pod_key_rights or what.pod_id != owner):
             raise Problem(403, texts.forbidden)
 
     def _pod_of_key(self, key: str) -> str | None:
@@ -168,13 +127,17 @@ class Door:
         return next((pod.id for pod in pods if secrets.compare_digest(pod.api_key.encode(), given)), None)
 
     def _name(self, exchange: Exchange) -> str | None:
-        what, cloud = exchange.what, self._cloud
-        if what.pod_id:
-            pod = cloud.pods.get(what.pod_id)
-            return pod.name if pod else None
-        if what.secret_id:
-            secret = cloud.secrets.get(what.secret_id)
-            return secret.name if secret else None
+        what, account = exchange.what, self._cloud.account
+        if what.kind and what.record_id:
+            records: dict[str, Mapping[str, Any]] = {
+                "pod": self._cloud.pods,
+                "secret": self._cloud.secrets,
+                "registry": account.registries,
+                "volume": account.volumes,
+                "template": account.templates,
+            }
+            record = records[what.kind].get(what.record_id)
+            return str(record.name) if record else None
         with contextlib.suppress(ValueError):
             body = json.loads(exchange.body or b"null")
             return str(body["name"]) if isinstance(body, dict) and "name" in body else None
@@ -185,6 +148,7 @@ class Door:
         fault = self._cloud.faults.hit(exchange.what.op, phase, exchange.name)
         if fault is None:
             return not self._note_if_gone(exchange)
+        self._cloud.keep()  # that it hit: a cloud that dies now must not hit once more
         await _wait_while_connected(fault, exchange)
         if self._note_if_gone(exchange):
             return False
@@ -203,11 +167,11 @@ class Door:
             await exchange.disconnected()
             return False
         if fault.action == "html":
-            await self._answer(exchange, html_response(fault), fault.status)
+            await self._answer(exchange, answers.html_response(fault), fault.status)
             return False
         if fault.action == "status":
             problem = self._problem(fault)
-            await self._answer(exchange, problem_response(problem), problem.status)
+            await self._refuse(exchange, problem)
             return False
         return True
 
@@ -226,7 +190,7 @@ class Door:
         return Problem(fault.status, fault.detail or usual.get(fault.status, "internal error"), headers=headers)
 
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
-        await self._answer(exchange, problem_response(problem), problem.status)
+        await self._answer(exchange, answers.refusal(exchange.what, problem), problem.status)
 
     async def _answer(self, exchange: Exchange, response: Response, status: int) -> None:
         self._log(exchange, status)
@@ -263,6 +227,18 @@ class Door:
             outcome=outcome,
             request_id=exchange.headers["x-request-id"],
         )
+        self._cloud.keep()
+
+
+def _key_of(exchange: Exchange) -> str:
+    """The bearer token; GraphQL also takes `?api_key=`."""
+    headers = dict(exchange.scope["headers"])
+    given: str = headers.get(b"authorization", b"").decode("latin-1")
+    scheme, _, token = given.partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    text: str = exchange.scope["query_string"].decode("latin-1") if exchange.what.is_graphql else ""
+    return parse_qs(text).get("api_key", [""])[0]
 
 
 async def _wait_while_connected(fault: Fault, exchange: Exchange) -> None:
@@ -276,35 +252,3 @@ async def _wait_while_connected(fault: Fault, exchange: Exchange) -> None:
     finally:
         waiting.cancel()
         hung_up.cancel()
-
-
-def problem_response(problem: Problem) -> Response:
-    """application/problem+json."""
-    content = json.dumps(problem.body())
-    return Response(content, problem.status, headers=dict(problem.headers), media_type="application/problem+json")
-
-
-def html_response(fault: Fault) -> Response:
-    """What stands before the service answers by itself: a page, no JSON."""
-    code = fault.detail or str(fault.status)
-    page = f"""<!DOCTYPE html>
-<html lang="en-US"><head><title>api.runpod.io | {code}: {title(fault.status)}</title></head>
-<body><h1>Error {code}</h1><p>Ray ID: {secrets.token_hex(8)}</p><p>Performance &amp; security by Cloudflare</p>
-</body></html>
-"""
-    headers = {"Server": "cloudflare", **fault.headers}
-    return Response(page, fault.status, headers=headers, media_type="text/html; charset=UTF-8")
-
-
-def validation_problem(errors: Any) -> Problem:
-    """422 that names each field that is missing, unknown or wrong."""
-    lines = []
-    for error in errors:
-        where = ".".join(str(part) for part in error["loc"] if part not in ("body", "query"))
-        text = (
-            "additional property is not allowed"
-            if error["type"] == "extra_forbidden"
-            else error["msg"].removeprefix("Value error, ")
-        )
-        lines.append(f"{where}: {text}" if where else text)
-    return Problem(422, f"request does not match the schema: {'; '.join(lines)}", errors=lines)

@@ -1,129 +1,138 @@
-"""RunPod v2's JSON, strictly: bodies in; pods, GPUs and secrets out. Called by `runpod_api` and `control_api`.
+"""The JSON of pods and account secrets, strictly: bodies in, pods and secrets out. Called by the APIs.
 
 Written from RunPod's documentation, not from the client under test. An unknown field is an error that names it.
 """
 
-import re
+import secrets
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints
+from pydantic import Field, StringConstraints
 
+from localcloud.account import Account, Template
 from localcloud.environment import MAX_USER_VARIABLES, PUBLIC_IP, vcpu_count
 from localcloud.errors import Problem
-from localcloud.facts import Facts, Gpu
-from localcloud.model import ACTIONS, CpuWish, GpuWish, Pod, PodRequest, Secret, Status
+from localcloud.model import CpuWish, GpuWish, Pod, PodRequest, Secret, Status
 from localcloud.podlog import rfc3339
-from localcloud.stock import Stock, cuda_fits
+from localcloud.wire_base import Body, CudaVersion, Env, Name, NetworkMount, PersistentMount, PortText
 
-PortText = Annotated[str, StringConstraints(pattern=r"^\d{1,5}/(tcp|http)$")]
-CudaVersion = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")]
-SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-/]*$", max_length=191)]
-SecretValue = Annotated[str, StringConstraints(max_length=16 * 2**20 - 1)]
+SecretName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_.\-/]*$", max_length=191)]
+SecretValue = Annotated[str, StringConstraints(strict=True, max_length=16 * 2**20 - 1)]
 CGNAT_IP = "100.65.0.1"
-_FILTER_RULES = {
-    "count": r"[1-9]\d*",
-    "cloud": "SECURE|COMMUNITY",
-    "countryCodes": "[A-Z]{2}(,[A-Z]{2})*",
-    "minCudaVersion": r"\d+(\.\d+)?",
-    "cudaVersions": r"\d+\.\d+(,\d+\.\d+)*",
-}
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GpuBody(_Body):
+class GpuBody(Body):
     """`gpu` of a create."""
 
-    id: StrictStr
-    count: Annotated[StrictInt, Field(ge=1)] = 1
-    allowed_cuda_versions: tuple[CudaVersion, ...] | None = Field(default=None, alias="allowedCudaVersions")
+    id: str
+    count: int = Field(default=1, ge=1)
+    allowed_cuda_versions: list[CudaVersion] = Field(default=[], alias="allowedCudaVersions")
     min_cuda_version: CudaVersion | None = Field(default=None, alias="minCudaVersion")
-    min_ram_per_gpu: StrictInt | None = Field(default=None, alias="minRamPerGpu")
-    min_vcpu_count_per_gpu: StrictInt | None = Field(default=None, alias="minVcpuCountPerGpu")
+    min_ram_per_gpu: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="minRamPerGpu")
+    min_vcpu_count_per_gpu: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="minVcpuCountPerGpu")
 
-    def to_wish(self) -> GpuWish:
+    def to_wish(self, template: Template | None) -> GpuWish:
         """Memory and CPU floors are accepted; every host of ours satisfies them."""
-        return GpuWish(self.id, self.count, self.allowed_cuda_versions or (), self.min_cuda_version)
+        allowed = tuple(self.allowed_cuda_versions)
+        constrained = {"allowed_cuda_versions", "min_cuda_version"} & self.model_fields_set
+        if template and not constrained:
+            allowed = template.allowed_cuda_versions
+        return GpuWish(self.id, self.count, allowed, self.min_cuda_version)
 
 
-class CpuBody(_Body):
+class CpuBody(Body):
     """`cpu` of a create."""
 
-    id: StrictStr
-    vcpu_count: StrictInt = Field(alias="vcpuCount", ge=1)
+    id: Name
+    vcpu_count: int = Field(alias="vcpuCount", ge=2)
 
 
-class PersistentMount(_Body):
-    """A disk that stays with the pod."""
-
-    size: StrictInt = Field(ge=10)
-    path: StrictStr
-
-
-class NetworkMount(_Body):
-    """A network volume."""
-
-    volume_id: StrictStr = Field(alias="volumeId")
-    path: StrictStr
-
-
-class Mounts(_Body):
-    """`mounts` of a create."""
+class Mounts(Body):
+    """`mounts` of a pod."""
 
     persistent: PersistentMount | None = None
-    network: tuple[NetworkMount, ...] | None = Field(default=None, max_length=1)
+    network: Annotated[list[NetworkMount], Field(max_length=1)] | None = None
+
+    def json(self) -> dict[str, Any]:  # type: ignore[override]
+        """As the pod shows them; an empty list of networks is none."""
+        return {key: value for key, value in self.model_dump(by_alias=True).items() if value}
 
 
-class CreatePod(_Body):
+class _Container(Body):
+    """What a create and a change have in common."""
+
+    nullable: ClassVar[tuple[str, ...]] = ("registry",)
+    image: Name | None = None
+    template_id: Name | None = Field(default=None, alias="templateId")
+    args: str | None = None
+    cmd: list[str] | None = None
+    entrypoint: list[str] | None = None
+    disk: Annotated[int, Field(ge=1)] | None = None
+    env: Env | None = None
+    ports: list[PortText] | None = None
+    registry: str | None = None
+    mounts: Mounts | None = None
+    global_networking: bool | None = Field(default=None, alias="globalNetworking")
+
+    def settings(self, template: Template | None) -> dict[str, Any]:
+        """The container's settings by the names of `PodRequest`: the body's, else the template's; `env` is merged."""
+        if len(self.env or {}) > MAX_USER_VARIABLES:
+            raise Problem(400, f"at most {MAX_USER_VARIABLES} environment variables")
+        if self.args is not None and (self.cmd or self.entrypoint):
+            raise Problem(400, "args excludes cmd and entrypoint")
+        taken = _of_template(template) if template else {}
+        given = {
+            "image": self.image,
+            "args": self.args,
+            "disk_gb": self.disk,
+            "env": None if self.env is None else {**taken.get("env", {}), **self.env},
+            "ports": None if self.ports is None else tuple(self.ports),
+            "cmd": None if self.cmd is None else tuple(self.cmd),
+            "entrypoint": None if self.entrypoint is None else tuple(self.entrypoint),
+            "global_networking": self.global_networking,
+        }
+        settings = {**taken, **{key: value for key, value in given.items() if value is not None}}
+        return {**settings, "registry": self.registry} if "registry" in self.model_fields_set else settings
+
+
+class CreatePod(_Container):
     """`POST /v2/pods`."""
 
-    name: StrictStr = Field(min_length=1)
-    image: StrictStr | None = None
-    template_id: StrictStr | None = Field(default=None, alias="templateId")
-    args: StrictStr | None = None
-    cmd: tuple[StrictStr, ...] | None = None
-    entrypoint: tuple[StrictStr, ...] | None = None
-    disk: StrictInt = Field(default=10, ge=1)
-    env: dict[StrictStr, StrictStr] = {}
-    ports: tuple[PortText, ...] = ()
-    registry: StrictStr | None = None
+    name: Name
     cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
     gpu: GpuBody | None = None
     cpu: CpuBody | None = None
-    data_center_ids: tuple[StrictStr, ...] = Field(default=(), alias="dataCenterIds")
-    mounts: Mounts | None = None
-    global_networking: bool = Field(default=False, alias="globalNetworking")
-    start_ssh: bool = Field(default=False, alias="startSsh")
-    start_jupyter: bool = Field(default=False, alias="startJupyter")
+    data_center_ids: list[str] = Field(default=[], alias="dataCenterIds")
+    start_ssh: bool | None = Field(default=None, alias="startSsh")
+    start_jupyter: bool | None = Field(default=None, alias="startJupyter")
 
-    def to_request(self, facts: Facts) -> PodRequest:
+    def to_request(self, account: Account) -> PodRequest:
         """The request, after the rules over several fields (400) and references (404)."""
-        self._check(facts)
+        self._check()
+        template = None if self.template_id is None else pod_template(account, self.template_id)
+        settings = self.settings(template)
+        if settings.get("registry") is not None:
+            account.registry(settings["registry"])
+        mounts = self._mounts(template)
         return PodRequest(
+            **settings,
             name=self.name,
-            image=self.image or "",
-            gpu=self.gpu.to_wish() if self.gpu else None,
+            gpu=self.gpu.to_wish(template) if self.gpu else None,
             cpu=CpuWish(self.cpu.id, self.cpu.vcpu_count) if self.cpu else None,
             cloud=self.cloud,
-            disk_gb=self.disk,
-            env=dict(self.env),
-            ports=self.ports,
-            args=self.args,
-            entrypoint=self.entrypoint,
-            cmd=self.cmd,
-            data_center_ids=self.data_center_ids,
-            mounts=self.mounts.model_dump(by_alias=True, exclude_none=True) if self.mounts else None,
-            global_networking=self.global_networking,
+            data_center_ids=_centers(self.data_center_ids, mounts, account),
+            mounts=mounts,
+            injected=self._injected(template, settings.get("env", {}), account),
         )
 
-    def _check(self, facts: Facts) -> None:
+    def _check(self) -> None:
+        if self.image is None and self.template_id is None:
+            raise Problem(422, "image is required without templateId", errors=["image: required without templateId"])
         gpu, mounts = self.gpu, self.mounts
         wrong = {
             "exactly one of gpu and cpu is required": (gpu is None) == (self.cpu is None),
-            "image is required without templateId": not self.image and not self.template_id,
             "allowedCudaVersions and minCudaVersion exclude each other": bool(
                 gpu and gpu.allowed_cuda_versions and gpu.min_cuda_version
             ),
@@ -132,35 +141,107 @@ class CreatePod(_Body):
             ),
             "mounts.persistent is not available on CPU pods": bool(mounts and mounts.persistent and self.cpu),
             "vcpuCount must be a power of 2": bool(self.cpu and self.cpu.vcpu_count & (self.cpu.vcpu_count - 1)),
-            f"at most {MAX_USER_VARIABLES} environment variables": len(self.env) > MAX_USER_VARIABLES,
-            "args excludes cmd and entrypoint": self.args is not None and bool(self.cmd or self.entrypoint),
         }
         for text, applies in wrong.items():
             if applies:
                 raise Problem(400, text)
-        if self.template_id or self.registry or (mounts and mounts.network):
-            raise Problem(404, facts.texts.not_found)
+
+    def _mounts(self, template: Template | None) -> dict[str, Any]:
+        if self.mounts is not None:
+            return self.mounts.json()
+        return dict(template.mounts) if template and self.gpu else {}
+
+    def _injected(self, template: Template | None, env: dict[str, str], account: Account) -> dict[str, str]:
+        """Variables that the service sets where the user has not; `env` does not show them."""
+        ssh = self.start_ssh if self.start_ssh is not None else bool(template and template.start_ssh)
+        jupyter = self.start_jupyter if self.start_jupyter is not None else bool(template and template.start_jupyter)
+        found = {}
+        if ssh and account.ssh_keys and "PUBLIC_KEY" not in env:
+            found["PUBLIC_KEY"] = "\n".join(account.ssh_keys)
+        if jupyter and "JUPYTER_PASSWORD" not in env:
+            found["JUPYTER_PASSWORD"] = secrets.token_hex(8)
+        return found
 
 
-class Action(_Body):
+class PatchPod(_Container):
+    """`PATCH /v2/pods/{id}`: only what is given changes; a container that runs keeps what it was started with."""
+
+    name: Name | None = None
+    locked: bool | None = None
+
+    def changed(self, request: PodRequest, account: Account) -> PodRequest:
+        """The pod's new request; 400 for mounts that it cannot get any more, 404 for an unknown template."""
+        template = None if self.template_id is None else pod_template(account, self.template_id)
+        settings = self.settings(template)
+        if settings.get("registry") is not None:
+            account.registry(settings["registry"])
+        if self.name is not None:
+            settings["name"] = self.name
+        if self.mounts is not None and self.mounts.model_fields_set:
+            settings["mounts"] = _changed_mounts(request.mounts or {}, self.mounts)
+        return replace(request, **settings)
+
+
+class Action(Body):
     """`POST /v2/pods/{id}/action`."""
 
     action: Literal["start", "stop", "restart", "terminate"]
 
 
-class CreateSecret(_Body):
+class CreateSecret(Body):
     """`POST /v2/account/secrets`."""
 
     name: SecretName
     value: SecretValue
-    description: StrictStr = ""
+    description: str = ""
 
 
-class PatchSecret(_Body):
+class PatchSecret(Body):
     """`PATCH /v2/account/secrets/{id}`."""
 
     value: SecretValue | None = None
-    description: StrictStr | None = None
+    description: str | None = None
+
+
+def pod_template(account: Account, template_id: str) -> Template:
+    """A template for pods: 404 when there is none, 422 for one of serverless workers."""
+    template = account.template(template_id)
+    if template.serverless:
+        raise Problem(422, "a pod takes no serverless template", errors=["templateId: is a serverless template"])
+    return template
+
+
+def _of_template(template: Template) -> dict[str, Any]:
+    settings = {
+        "image": template.image,
+        "disk_gb": template.disk_gb,
+        "env": dict(template.env),
+        "ports": template.ports,
+        "registry": template.registry,
+    }
+    return {**settings, "args": template.args} if template.args else settings
+
+
+def _centers(wanted: Iterable[str], mounts: dict[str, Any], account: Account) -> tuple[str, ...]:
+    """Where the pod may go: a network volume binds it to its own data centre."""
+    wanted = tuple(wanted)
+    if "network" not in mounts:
+        return wanted
+    volume = account.volume(mounts["network"][0]["volumeId"])
+    if wanted and volume.data_center_id not in wanted:
+        raise Problem(400, f"network volume {volume.id} is in {volume.data_center_id}, which is not in dataCenterIds")
+    return (volume.data_center_id,)
+
+
+def _changed_mounts(old: dict[str, Any], wanted: Mounts) -> dict[str, Any]:
+    new = wanted.json()
+    if wanted.network == []:
+        raise Problem(400, "mounts cannot be cleared")
+    if set(new) - set(old):
+        raise Problem(400, "the kind of mount is fixed when the pod is created")
+    if "network" in new and new["network"][0]["volumeId"] != old["network"][0]["volumeId"]:
+        raise Problem(400, "the volumeId of a mount cannot be changed")
+    return {**old, **new}
 
 
 def pod_json(pod: Pod) -> dict[str, Any]:
@@ -171,29 +252,36 @@ def pod_json(pod: Pod) -> dict[str, Any]:
         "id": pod.id,
         "name": pod.name,
         "status": pod.status.value,
-        "actions": list(ACTIONS[pod.status]),
+        "actions": list(pod.actions()),
         "image": request.image,
-        "args": request.args,
+        "args": request.args or "",
         "cmd": list(request.cmd) if request.cmd is not None else None,
         "entrypoint": list(request.entrypoint) if request.entrypoint is not None else None,
         "disk": request.disk_gb,
-        "mounts": request.mounts,
+        "mounts": request.mounts or {},
         "ports": list(request.ports),
         "env": dict(request.env),
-        "registry": None,
+        "registry": request.registry,
         **_hardware(request),
         "cloud": request.cloud,
         "dataCenterId": pod.data_center_id,
-        "cudaVersion": pod.cuda_version,
+        "cudaVersion": pod.cuda_version if request.gpu else None,
         "ssh": {"proxy": None, "direct": _ssh(pod)},
         "template": None,
         "cost": pod.price_usd_per_hr if charged else 0.0,
-        "locked": False,
+        "locked": pod.locked,
         "runtime": _runtime(pod),
-        "globalNetworking": {"enabled": request.global_networking},
+        "globalNetworking": _global_networking(pod),
         "createdAt": rfc3339(pod.created_at_s),
         "startedAt": None if pod.running_since_s is None else rfc3339(pod.running_since_s),
     }
+
+
+def _global_networking(pod: Pod) -> dict[str, Any]:
+    if not pod.request.global_networking:
+        return {"enabled": False}
+    high, low = divmod(pod.serial % 65_536, 256)
+    return {"enabled": True, "ip": f"10.65.{high}.{low}", "internalDns": f"{pod.id}.runpod.internal"}
 
 
 def _hardware(request: PodRequest) -> dict[str, Any]:
@@ -237,99 +325,3 @@ def secret_json(secret: Secret) -> dict[str, Any]:
         "createdAt": rfc3339(secret.created_at_s),
         "valueLastUpdatedAt": rfc3339(secret.updated_at_s),
     }
-
-
-class Availability(BaseModel):
-    """Query of a catalogue request that includes availability."""
-
-    count: int = Field(default=1, ge=1)
-    cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
-    country_codes: tuple[str, ...] = ()
-    min_cuda_version: str | None = None
-    cuda_versions: tuple[str, ...] = ()
-
-
-def gpu_json(gpu: Gpu, facts: Facts, stock: Stock, query: Availability | None) -> dict[str, Any]:
-    """One GPU type; stock only when it was asked for."""
-    price = {"secure": gpu.secure_usd_per_hr, "community": gpu.community_usd_per_hr}
-    body: dict[str, Any] = {
-        "id": gpu.id,
-        "name": gpu.name,
-        "pool": gpu.pool,
-        "manufacturer": gpu.manufacturer,
-        "memory": gpu.memory_gb,
-        "secure": gpu.secure_usd_per_hr is not None,
-        "community": gpu.community_usd_per_hr is not None,
-        "price": {key: value for key, value in price.items() if value is not None},
-        "maxCount": {key: gpu.max_count if value is not None else 0 for key, value in price.items()},
-    }
-    return {**body, **_availability(gpu, facts, stock, query)} if query else body
-
-
-def _availability(gpu: Gpu, facts: Facts, stock: Stock, query: Availability) -> dict[str, Any]:
-    floor = query.min_cuda_version if query.min_cuda_version is None else _major_minor(query.min_cuda_version)
-    wish = GpuWish(gpu.id, query.count, query.cuda_versions, floor)
-    offered = gpu.price_usd_per_hr(query.cloud) is not None
-    centers = [
-        center
-        for center in facts.data_centers
-        if offered
-        and cuda_fits(center.cuda_version, wish)
-        and (not query.country_codes or center.country in query.country_codes)
-    ]
-    free = stock.free(gpu.id) if centers and stock.free(gpu.id) >= query.count else 0
-    word = stock_word(free)
-    return {
-        "availability": word,
-        "dataCenters": [{"id": center.id, "name": center.name, "availability": word} for center in centers],
-        "cudaVersions": [
-            {"version": version, "available": free > 0} for version in sorted({c.cuda_version for c in centers})
-        ],
-    }
-
-
-def stock_word(free: int) -> str:
-    """NONE, LOW, MEDIUM, HIGH; where the service draws the lines is not known."""
-    if free <= 0:
-        return "NONE"
-    return "LOW" if free <= 2 else "MEDIUM" if free <= 6 else "HIGH"
-
-
-def _major_minor(version: str) -> str:
-    return version if "." in version else f"{version}.0"
-
-
-def availability_query(params: dict[str, str]) -> Availability | None:
-    """The catalogue's query rules: include needs product (400), filters need include (400), malformed ones 422."""
-    filters = {key: value for key, value in params.items() if key in _FILTER_RULES}
-    include = params.get("include")
-    if include is None:
-        if filters or "product" in params:
-            raise Problem(400, f"{next(iter(filters), 'product')} requires include=AVAILABILITY")
-        return None
-    if include != "AVAILABILITY":
-        raise Problem(422, "malformed query", errors=[f"include: {include!r} is not AVAILABILITY"])
-    if "product" not in params:
-        raise Problem(400, "include=AVAILABILITY requires product")
-    if params["product"] not in ("POD", "CLUSTER", "SERVERLESS"):
-        raise Problem(422, "malformed query", errors=["product: must be POD, CLUSTER or SERVERLESS"])
-    if "minCudaVersion" in params and "cudaVersions" in params:
-        raise Problem(400, "minCudaVersion and cudaVersions exclude each other")
-    return _checked_filters(filters)
-
-
-def _checked_filters(filters: dict[str, str]) -> Availability:
-    errors = [f"{key}: malformed" for key, value in filters.items() if not re.fullmatch(_FILTER_RULES[key], value)]
-    if errors:
-        raise Problem(422, "malformed query", errors=errors)
-    return Availability(
-        count=int(filters.get("count", "1")),
-        cloud="COMMUNITY" if filters.get("cloud") == "COMMUNITY" else "SECURE",
-        country_codes=_words(filters.get("countryCodes")),
-        min_cuda_version=filters.get("minCudaVersion"),
-        cuda_versions=_words(filters.get("cudaVersions")),
-    )
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()
