@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pulumi import automation as auto
@@ -19,6 +23,8 @@ from podfleet.workspace import Workspace
 
 PARALLEL = 64
 GUARD_TYPE = "pulumi-python:dynamic/runpod:Guard"
+POD_TYPE = "pulumi-python:dynamic/runpod:Pod"
+FAILED_POD = re.compile(r"\bpod ([A-Za-z0-9_-]{1,64}) (?:is|could not be) ")  # how PodFailed begins
 FROM_A_PLUGIN = "Exception calling application: "  # what gRPC puts before the text of a provider's error
 SEEN_ABOVE = frozenset({"update failed", "preview failed"})  # the engine's last word, when the reason is told already
 Show = Callable[[str], None]
@@ -38,10 +44,21 @@ class Deployment:
     def preview(self) -> None:
         _guarded(lambda: self._stack.preview(on_output=self._show, parallel=PARALLEL))
 
-    def up(self, *, expect_generation: str = "") -> None:
-        """Raises StaleGeneration where the fleet is no longer the one of `expect_generation`; empty: any will do."""
-        self._stack.workspace.env_vars[GENERATION_VARIABLE] = expect_generation
-        _guarded(lambda: self._stack.up(on_output=self._show, parallel=PARALLEL, suppress_outputs=False))
+    def tell(self, variables: Mapping[str, str]) -> None:
+        """Environment of the engine and its providers, from the next run on."""
+        self._stack.workspace.env_vars.update(variables)
+
+    def up(self, *, expect_generation: str = "", refresh: bool = False) -> None:
+        """Raises StaleGeneration where the fleet is no longer the one of `expect_generation`; empty: any will do.
+
+        With `refresh` it looks first at what has become of the pods: what has ended is rented again.
+        """
+        self.tell({GENERATION_VARIABLE: expect_generation})
+        _guarded(
+            lambda: self._stack.up(
+                on_output=self._show, parallel=PARALLEL, suppress_outputs=False, refresh=refresh or None
+            )
+        )
 
     def resize(self, slots: Sequence[str], *, decision: str, expect_generation: str = "") -> None:
         """Write the size and bring it about. An `up` that is refused as a whole leaves the stack file as it was."""
@@ -67,11 +84,18 @@ class Deployment:
 
         Not the output of that name: an `up` that failed in a pod has changed Guard and left the outputs as they were.
         """
-        state: dict[str, Any] = _guarded(self._stack.export_stack).deployment or {}
-        for resource in state.get("resources") or ():
-            if resource["type"] == GUARD_TYPE:
-                return str((resource.get("outputs") or {}).get("generation") or "")
+        for resource in self._resources(GUARD_TYPE):
+            return str((resource.get("outputs") or {}).get("generation") or "")
         return ""
+
+    def pod_ids(self) -> dict[str, str]:
+        """Slot → pod, as the state has it; one that is about to be deleted does not count."""
+        pods = [pod for pod in self._resources(POD_TYPE) if pod.get("id") and not pod.get("delete")]
+        return {str((pod.get("inputs") or {}).get("slot")): str(pod["id"]) for pod in pods}
+
+    def _resources(self, type_: str) -> list[dict[str, Any]]:
+        state: dict[str, Any] = _guarded(self._stack.export_stack).deployment or {}
+        return [resource for resource in state.get("resources") or () if resource["type"] == type_]
 
     def set_size(self, slots: Sequence[str], *, decision: str) -> None:
         """Write `pods`, `slots` and the reason for them in one edit of the stack file."""
@@ -86,13 +110,40 @@ class Deployment:
 
 def _guarded(call: Callable[[], Any]) -> Any:
     try:
-        return call()
+        with _engine_first():
+            return call()
     except auto.ConcurrentUpdateError as error:
         raise StackLocked(_lock_line(str(error))) from None
     except auto.CommandError as error:
         if STALE in str(error):  # it comes from another process: its text is all that there is
             raise StaleGeneration from None
-        raise EngineError(_reasons(str(error))) from None
+        reasons = _reasons(str(error))
+        raise EngineError(reasons, pod_ids=list(dict.fromkeys(FAILED_POD.findall(reasons)))) from None
+
+
+@contextmanager
+def _engine_first() -> Iterator[None]:
+    """A terminal's Ctrl-C reaches the engine, too: it finishes what it has begun, and only then we are interrupted.
+
+    Raises KeyboardInterrupt afterwards, whatever the engine said.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if not came:
+            print("podfleet: interrupted: the engine finishes what it has begun", file=sys.stderr)  # noqa: T201
+        came.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if came:
+            raise KeyboardInterrupt
 
 
 def _lock_line(text: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 BOOT_S = 60.0  # machine found, container started
 PULL_S_PER_GB = 12.0
@@ -64,6 +65,7 @@ class Sight:
     quiet_s: float = 0.0  # since its first container, and no word yet
     absent_s: float = 0.0  # for how long in no list
     system_log: tuple[str, ...] = ()
+    phase: str = ""  # the last one that the node has told in its log
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ class Verdict:
 READY, WAITING = Verdict(State.READY), Verdict(State.WAITING)
 
 
+class Times(NamedTuple):
+    """How long a pod has been as it is; see `Sight`."""
+
+    bare_s: float
+    quiet_s: float
+    absent_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Since when a slot's pod has been as it is; moments are monotonic, None where it is not (or not yet) so."""
@@ -100,10 +110,11 @@ class Record:
     quiet_since_s: float | None = None
     absent_since_s: float | None = None
 
-    def times(self, now_s: float) -> dict[str, float]:
-        """`bare_s`, `quiet_s` and `absent_s` of a `Sight`."""
-        since = {"bare_s": self.bare_since_s, "quiet_s": self.quiet_since_s, "absent_s": self.absent_since_s}
-        return {key: 0.0 if moment is None else now_s - moment for key, moment in since.items()}
+    def times(self, now_s: float) -> Times:
+        def since(moment_s: float | None) -> float:
+            return 0.0 if moment_s is None else now_s - moment_s
+
+        return Times(since(self.bare_since_s), since(self.quiet_since_s), since(self.absent_since_s))
 
 
 def seen(record: Record, pod_id: str, *, has_container: bool, age_s: float, now_s: float) -> Record:
@@ -179,7 +190,8 @@ def _gone(sight: Sight, rules: Rules) -> bool:
 def _silent(sight: Sight) -> Verdict:
     late = f"for {sight.quiet_s:.0f} s"
     if sight.word is Word.NEVER:
-        return _failed(Cause.SILENT, f"its node has not reported {late}{last_words(sight.system_log)}")
+        phase = f" (last phase: {sight.phase})" if sight.phase else ""
+        return _failed(Cause.SILENT, f"its node has not reported {late}{phase}{last_words(sight.system_log)}")
     if sight.word is Word.LOST:
         return _failed(Cause.LOST, "the queue has heard its node and does not hear it now; it runs, and is left alone")
     return _failed(Cause.UNSEEN, f"neither queue nor log could be read {late}; it runs, and is left alone")

@@ -7,6 +7,7 @@ their time; `/api/queue` lists only what is due, so claimable jobs come from the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import TypeVar
 
@@ -24,11 +25,12 @@ ALL_JOBS: dict[str, str | int] = {"job_type": "transcribe", "limit": 100_000}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A registered node. `idle`: it is online and holds no job."""
+    """A registered node. `idle`: it is online and holds no job. `beat_s`: its last heartbeat, epoch, where known."""
 
     name: str
     online: bool
     idle: bool
+    beat_s: float | None = None
 
 
 class _Wire(BaseModel):
@@ -56,6 +58,7 @@ class _Status(_Wire):
 class _Node(_Wire):
     name: str
     status: str
+    last_heartbeat: str | None = None
     current_job_id: int | None = None
     held_jobs: int | None = None  # podfleet's queue server tells it, cast2md does not
 
@@ -88,10 +91,10 @@ class QueueSignal:
 
     def nodes(self) -> dict[str, Node]:
         """Registered nodes by name. A name may stand twice (a node that registered again): work in any row counts."""
-        online: dict[str, list[_Node]] = {}
+        found: dict[str, list[_Node]] = {}
         for row in self._read("/api/nodes", _Nodes).nodes:
-            online.setdefault(row.name, []).extend([row] if row.status != "offline" else [])
-        return {name: Node(name, bool(rows), bool(rows) and all(map(_is_idle, rows))) for name, rows in online.items()}
+            found.setdefault(row.name, []).append(row)
+        return {name: _node(name, rows) for name, rows in found.items()}
 
     def _read(self, path: str, model: type[M], params: dict[str, str | int] | None = None) -> M:
         try:
@@ -104,6 +107,22 @@ class QueueSignal:
             raise SignalError(f"{self._url}{path}: {error or type(error).__name__}") from None
         except ValidationError as error:
             raise SignalError(f"{self._url}{path}: not understood: {error.errors()[0]['msg']}") from None
+
+
+def _node(name: str, rows: list[_Node]) -> Node:
+    online = [row for row in rows if row.status != "offline"]
+    beats = [at_s for row in rows if (at_s := _epoch_s(row.last_heartbeat)) is not None]
+    idle = bool(online) and all(map(_is_idle, online))
+    return Node(name, bool(online), idle, max(beats, default=None))
+
+
+def _epoch_s(text: str | None) -> float | None:
+    """None also for a time without its offset, as cast2md sends it: nobody can compare it."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at.timestamp() if at.tzinfo else None
 
 
 def _is_idle(node: _Node) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ class Stack:
         self.env_vars: dict[str, str] = {}
         self.edits: list[dict[str, Any]] = []
         self.told = ""
+        self.refreshed: bool | None = None
+        self.during: Callable[[], object] = lambda: None
         self.failure: Exception | None = None
         self.resources: list[dict[str, Any]] | None = None
         self._file = workspace.stack_file
@@ -38,8 +43,9 @@ class Stack:
         self.edits.append(json.loads(text))
         self._file.write_text("config:\n  podfleet:pods: 3\n")
 
-    def up(self, **_more: Any) -> None:
-        self.told = self.env_vars["PODFLEET_EXPECT_GENERATION"]
+    def up(self, *, refresh: bool | None, **_more: Any) -> None:
+        self.told, self.refreshed = self.env_vars["PODFLEET_EXPECT_GENERATION"], refresh
+        self.during()
         if self.failure:
             raise self.failure
 
@@ -106,3 +112,42 @@ def test_the_generation_is_what_guard_has_whatever_the_outputs_say(stack: Stack,
     outputs = {"type": "pulumi:pulumi:Stack", "outputs": {"generation": "before"}}
     stack.resources = [outputs, {"type": "pulumi-python:dynamic/runpod:Guard", "outputs": {"generation": "after"}}]
     assert deployment.generation() == "after"
+
+
+def test_the_state_says_which_pod_fills_a_slot(stack: Stack, deployment: Deployment) -> None:
+    kind = "pulumi-python:dynamic/runpod:Pod"
+    stack.resources = [
+        {"type": kind, "id": "pod1", "inputs": {"slot": "slot-01"}},
+        {"type": kind, "id": "old", "inputs": {"slot": "slot-02"}, "delete": True},
+        {"type": kind, "inputs": {"slot": "slot-03"}},
+        {"type": "pulumi-python:dynamic/runpod:Guard", "id": "guard"},
+    ]
+    assert deployment.pod_ids() == {"slot-01": "pod1"}
+
+
+def test_a_failed_up_names_the_pods_that_have_failed(stack: Stack, deployment: Deployment) -> None:
+    texts = [
+        "pod pod1 is ERROR; its system log ends: x",
+        "pod pod-2_b could not be reached within 300 s (RUNNING); it still costs money",
+        "slot-03: none of 2 candidates could be rented",
+    ]
+    stack.failure = failed("".join(f"error: Exception calling application: {text}\n" for text in [*texts, texts[0]]))
+    with pytest.raises(EngineError) as caught:
+        deployment.up(refresh=True)
+    assert caught.value.pod_ids == ("pod1", "pod-2_b")
+    assert stack.refreshed
+
+
+def test_an_interrupt_is_raised_after_the_engine_has_finished(stack: Stack, deployment: Deployment) -> None:
+    finished = []
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        finished.append("its own way")
+
+    stack.during = interrupted
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        deployment.up()
+    assert finished
+    assert signal.getsignal(signal.SIGINT) is before

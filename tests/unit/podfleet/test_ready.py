@@ -109,7 +109,7 @@ def test_a_record_knows_each_time_no_longer_than_it_has_looked(found: list[tuple
     for pod_id, has_container, step_s in found:
         now_s += step_s
         record = seen(record, pod_id, has_container=has_container, age_s=0.0, now_s=now_s)
-        assert all(0 <= age_s < now_s for age_s in record.times(now_s).values())
+        assert all(0 <= age_s < now_s for age_s in record.times(now_s))
         assert (record.absent_since_s is None) == bool(pod_id)
         if pod_id:
             assert record.pod_id == pod_id
@@ -120,10 +120,10 @@ def test_a_container_that_comes_and_goes_is_quiet_since_its_first_start() -> Non
     record = Record()
     for now_s, has_container in ((10.0, True), (20.0, False), (30.0, True), (40.0, False)):
         record = seen(record, "pod1", has_container=has_container, age_s=5.0, now_s=now_s)
-    assert record.times(50.0) == {"bare_s": 10.0, "quiet_s": 40.0, "absent_s": 0.0}
+    assert record.times(50.0) == (10.0, 40.0, 0.0)
 
 
 def test_another_pod_in_the_slot_begins_anew_as_old_as_it_is() -> None:
     record = seen(Record(), "pod1", has_container=False, age_s=0.0, now_s=10.0)
     record = seen(record, "pod2", has_container=False, age_s=7.0, now_s=400.0)
-    assert record.times(400.0)["bare_s"] == 7.0
+    assert record.times(400.0).bare_s == 7.0
