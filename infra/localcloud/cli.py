@@ -55,10 +55,14 @@ def up(
     ] = 8790,
     tailscale_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Tailscale API; 0 = any.")] = 8791,
     facts: Annotated[Path | None, typer.Option(help="YAML file whose keys replace the packaged facts.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Go on with the account of the last time (`state: kept`).")
+    ] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; end with Ctrl-C.")] = False,
 ) -> None:
     """Start it in the background and print where it listens."""
     command = daemon_command(folder, runpod_port, tailscale_port, facts)
+    command += ["--keep"] if keep else []
     if foreground:
         os.execv(command[0], command)  # noqa: S606 - the daemon takes this process over
     state = StateDir(folder)
@@ -72,7 +76,7 @@ def up(
 
 @app.command()
 def down(folder: Dir = DEFAULT_DIR) -> None:
-    """End it, and every pod with it. Fine when nothing runs."""
+    """End it and what runs in its pods; a kept account is there at the next `up`. Fine when nothing runs."""
     state = StateDir(folder)
     running = state.running()
     if not state.is_locked() or running is None:

@@ -5,31 +5,34 @@ goes on.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import secrets
 import string
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from localcloud import stock as stocks
 from localcloud import views
+from localcloud.account import Account, volume_of
 from localcloud.errors import Problem
 from localcloud.events import EventLog
 from localcloud.facts import Facts, SettingsPatch
 from localcloud.faultkinds import RUN
 from localcloud.faults import INSIDE, Fault, FaultTable
 from localcloud.ledger import Bill, Ledger
-from localcloud.life import Ground, Life
-from localcloud.model import ACTIONS, Pod, PodRequest, Secret, Status
+from localcloud.life import Ground
+from localcloud.lives import Lives
+from localcloud.model import Pod, PodRequest, Secret, Status
 from localcloud.podlog import PodLog
-from localcloud.stock import Place, Stock
+from localcloud.pulls import Pulls
+from localcloud.stock import Spot, Stock
 
 ID_LETTERS = string.ascii_lowercase + string.digits
-LOW_MONEY_CHECK_S = 1.0
+WATCH_S = 1.0
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,14 +45,13 @@ class Cloud:
         self.faults = FaultTable(events)
         self._initial_facts = facts
         self._serials = itertools.count(1)
-        self._lives: dict[str, Life] = {}
-        self._stops: dict[str, asyncio.Task[None]] = {}
+        self.keeper: Callable[[], None] | None = None
         self.generation = 0
         self._closed = False
         self._also_reset: list[Callable[[], None]] = []
         self._fill(facts)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", DEFAULT_PATH)])
-        self._ground = Ground(
+        ground = Ground(
             facts=lambda: self.facts,
             secret_values=lambda: {secret.name: secret.value for secret in self.secrets.values()},
             events=events,
@@ -58,13 +60,18 @@ class Cloud:
             now_s=time.time,
             exited=self._exited,
             gone=lambda pod: self.end(pod.id, "host"),
+            pull_s=lambda pod: self.pulls.pull_s(pod, self.facts, time.time()),
         )
+        self._lives = Lives(ground)
         self.faults.on_change = self._on_fault
 
     def _fill(self, facts: Facts) -> None:
         self.facts = facts
-        self.stock = Stock(facts.initial_stock())
-        self.ledger = Ledger(facts.balance_usd)
+        self.patched: dict[str, Any] = {}
+        self.stock = Stock(facts)
+        self.pulls = Pulls()
+        self.account = Account(facts, self.events)
+        self.ledger = Ledger(facts.balance_usd, self.account.storage_usd)
         self.pods: dict[str, Pod] = {}
         self.ended: dict[str, Pod] = {}
         self.logs: dict[str, PodLog] = {}
@@ -73,42 +80,39 @@ class Cloud:
 
     def _on_fault(self, fault: Fault, armed: bool) -> None:
         if armed and fault.op == RUN and not fault.matched:
-            for life in list(self._lives.values()):
-                life.meet_trouble()
+            self._lives.meet_trouble()
 
     # -- pods -----------------------------------------------------------------------------------------------------
     def create(self, request: PodRequest) -> Pod:
         """Rent a pod. Problem 400 without capacity, 402 without credit."""
         if self._closed:
             raise Problem(503, "the cloud is being shut down or reset")
-        texts = self.facts.texts
-        place = stocks.place(request, self.facts)
-        now_s = time.time()
-        if self.ledger.balance_usd(now_s) < place.price_usd_per_hr * self.facts.credit_needed_hr:
-            raise Problem(402, texts.low_balance)
-        if not self.stock.take(request.gpu):
-            raise Problem(400, texts.no_capacity)
-        pod = self._new_pod(request, place, now_s)
+        spot, now_s = self.stock.find(request), time.time()
+        if self.ledger.balance_usd(now_s) < spot.price_usd_per_hr * self.facts.credit_needed_hr:
+            raise Problem(402, self.facts.texts.low_balance)
+        pod = self._new_pod(request, spot, now_s)
         self._take_in(pod)
-        self._miscreate(pod, place)
+        self._miscreate(pod)
         return pod
 
-    def _miscreate(self, pod: Pod, place: Place) -> None:
+    def _miscreate(self, pod: Pod) -> None:
         fault = self.faults.hit("pods.create", INSIDE, pod.name)
         if fault and fault.action == "hide":
             pod.hidden_until_s = pod.created_at_s + fault.delay_s
-        elif fault and self.stock.take(pod.request.gpu):
-            self._take_in(self._new_pod(pod.request, place, pod.created_at_s))
+        elif fault:
+            with contextlib.suppress(Problem):  # nothing free for a second one
+                self._take_in(self._new_pod(pod.request, self.stock.find(pod.request), pod.created_at_s))
 
-    def _new_pod(self, request: PodRequest, place: Place, now_s: float) -> Pod:
+    def _new_pod(self, request: PodRequest, spot: Spot, now_s: float) -> Pod:
         pod_id = "".join(secrets.choice(ID_LETTERS) for _ in range(14))
         return Pod(
             id=pod_id,
             serial=next(self._serials),
             request=request,
-            price_usd_per_hr=place.price_usd_per_hr,
-            data_center_id=place.data_center.id,
-            cuda_version=place.data_center.cuda_version,
+            price_usd_per_hr=spot.price_usd_per_hr,
+            data_center_id=spot.data_center_id,
+            cuda_version=spot.cuda_version,
+            host=self.stock.take(spot, request),
             created_at_s=now_s,
             root=self.folder / "pods" / pod_id,
             api_key=f"rpa_{secrets.token_hex(20).upper()}",
@@ -130,7 +134,7 @@ class Cloud:
             created_at=pod.created_at_s,
         )
         self.logs[pod.id] = PodLog(self._log_file(pod))
-        self._begin(pod)
+        self._lives.begin(pod, self.logs[pod.id])
 
     def get(self, pod_id: str) -> Pod:
         """A live pod; Problem 404."""
@@ -166,7 +170,7 @@ class Cloud:
         pod = self.pods[pod_id]
         now_s = time.time()
         if pod.status is not Status.EXITED:
-            self.stock.give_back(pod.request.gpu)
+            self.stock.give_back(pod)
         bill = self.ledger.bills[pod.id]
         bill.end(now_s)
         del self.pods[pod.id]
@@ -186,17 +190,14 @@ class Cloud:
         )
         log = self.logs[pod.id]
         log.add("system", "remove container")
-        stopping = self._stop_life(pod)
-        if stopping:
-            stopping.add_done_callback(lambda _: log.close())
-        else:
-            log.close()
+        self._lives.end(pod, log.close)
 
     def act(self, pod_id: str, action: str) -> Pod | None:
         """start, stop, restart, terminate; Problem 409 when the pod's state does not allow it. None = terminated."""
         pod = self.get(pod_id)
-        if action not in ACTIONS[pod.status]:
-            raise Problem(409, f"cannot {action} a pod that is {pod.status.value}")
+        if action not in pod.actions():
+            locked = "locked and " if pod.locked else ""
+            raise Problem(409, f"cannot {action} a pod that is {locked}{pod.status.value}")
         if action == "terminate":
             self.delete(pod_id, "terminate")
             return None
@@ -210,45 +211,25 @@ class Cloud:
     def _stop(self, pod: Pod) -> None:
         now_s = time.time()
         self.ledger.bills[pod.id].pause(now_s)
-        self.stock.give_back(pod.request.gpu)
+        self.stock.give_back(pod)
         pod.become(Status.EXITED, now_s)
         self.events.add("pod.stopped", at_s=now_s, pod_id=pod.id, name=pod.name)
-        self._stop_life(pod)
+        self._lives.stop(pod)
 
     def _start(self, pod: Pod) -> None:
-        if pod.status is Status.EXITED and not self.stock.take(pod.request.gpu):
+        if pod.status is Status.EXITED and not self.stock.take_again(pod):
             raise Problem(400, self.facts.texts.no_gpu_to_resume)
         now_s = time.time()
         self.ledger.bills[pod.id].resume(now_s)
         pod.become(Status.PROVISIONING, now_s)
         self.events.add("pod.resumed", at_s=now_s, pod_id=pod.id, name=pod.name)
-        self._stop_life(pod)
-        self._begin(pod)
+        self._lives.stop(pod)
+        self._lives.begin(pod, self.logs[pod.id])
 
     def _restart(self, pod: Pod) -> None:
         pod.become(Status.STARTING, time.time())
-        self._stop_life(pod)
-        self._begin(pod, boot=False)
-
-    def _begin(self, pod: Pod, *, boot: bool = True) -> None:
-        life = Life(pod, self.logs[pod.id], self._ground)
-        self._lives[pod.id] = life
-        life.begin(after=self._stops.pop(pod.id, None), boot=boot)
-
-    def _stop_life(self, pod: Pod) -> "asyncio.Task[None] | None":
-        """Kill in the background, after a kill that is still going on; None when nothing is left to kill."""
-        life, earlier = self._lives.pop(pod.id, None), self._stops.get(pod.id)
-        if life is None:
-            return earlier
-        life.cancel()  # at once: a step of it that is due now must not change the state just set
-        stopping = asyncio.ensure_future(_stop_after(earlier, life, self.facts.grace_s))
-        self._stops[pod.id] = stopping
-        stopping.add_done_callback(lambda _: self._forget_stop(pod.id, stopping))
-        return stopping
-
-    def _forget_stop(self, pod_id: str, stopping: "asyncio.Task[None]") -> None:
-        if self._stops.get(pod_id) is stopping:
-            del self._stops[pod_id]
+        self._lives.stop(pod)
+        self._lives.begin(pod, self.logs[pod.id], boot=False)
 
     def _log_file(self, pod: Pod) -> Path:
         folder = self.folder / "logs"
@@ -293,15 +274,13 @@ class Cloud:
     def patch(self, patch: SettingsPatch) -> None:
         """Change settings of the running cloud."""
         changes: dict[str, Any] = patch.changes()
-        counts = changes.pop("stock", None)
-        if counts is not None:
-            unknown = [gpu_id for gpu_id in counts if self.facts.gpu(gpu_id) is None]
-            if unknown:
-                raise Problem(422, f"unknown gpu id {unknown[0]!r}", errors=[f"stock: unknown gpu id {unknown[0]!r}"])
-            self.stock.set(counts)
+        self.stock.set(changes.pop("stock", {}))
+        self.stock.put(patch.inventory or ())
+        changes.pop("inventory", None)
         if "balance_usd" in changes:
             self.ledger.set_balance(changes["balance_usd"], time.time())
         self.facts = self.facts.model_copy(update=changes)
+        self.patched |= changes
 
     async def close(self, reason: str) -> None:
         """Let go what faults hold, take no new pods, terminate all and wait until their processes are gone."""
@@ -310,7 +289,38 @@ class Cloud:
         self.faults.clear()
         for pod_id in list(self.pods):
             self.end(pod_id, reason)
-        await asyncio.gather(*self._stops.values(), return_exceptions=True)
+        await self._lives.wait()
+
+    def take_back(self, pods: Sequence[Pod]) -> None:
+        """What an earlier daemon had; nothing of it lives yet."""
+        for pod in sorted(pods, key=lambda pod: pod.serial):
+            (self.pods if pod.ended_at_s is None else self.ended)[pod.id] = pod
+            if pod.ended_at_s is None and pod.status is not Status.EXITED:
+                self.stock.occupy(pod)
+        self._serials = itertools.count(1 + max((pod.serial for pod in pods), default=0))
+        self._last_change_s = max((pod.ended_at_s or pod.created_at_s for pod in pods), default=0.0)
+
+    def revive(self) -> None:
+        """The hosts came up again: containers that ran start anew, boots begin anew, all the rest is as it was."""
+        for pod in self.pods.values():
+            self.logs[pod.id] = PodLog(self._log_file(pod))
+            if pod.stuck or pod.status in (Status.EXITED, Status.ERROR):
+                continue
+            pod.release_ports()
+            boot = pod.starts == 0
+            pod.become(Status.PROVISIONING if boot else Status.STARTING, time.time())
+            self.logs[pod.id].add("system", "restart container")
+            self.events.add("pod.restarted", pod_id=pod.id, name=pod.name, reason="daemon")
+            self._lives.begin(pod, self.logs[pod.id], boot=boot)
+
+    async def suspend(self) -> None:
+        """End what runs in the pods, and nothing else: the account goes on without us."""
+        self._closed = True
+        self.generation += 1
+        self.faults.let_go()
+        for pod in self.pods.values():
+            self._lives.stop(pod)
+        await self._lives.wait()
 
     def on_reset(self, reset: Callable[[], None]) -> None:
         """What shall be reset with the cloud."""
@@ -327,16 +337,22 @@ class Cloud:
         self.events.add("cloud.reset")
         self._closed = False
 
-    async def watch_balance(self) -> None:
-        """At balance zero everything is terminated, as the real service does."""
+    def keep(self) -> None:
+        """Write down what changed, where state is kept: before an answer tells of it."""
+        if self.keeper:
+            self.keeper()
+
+    async def watch(self) -> None:
+        """Keep what changed by itself. At balance zero pods end; those with a network volume are stopped instead."""
         while True:
-            await asyncio.sleep(LOW_MONEY_CHECK_S)
+            await asyncio.sleep(WATCH_S)
             if self.pods and self.ledger.balance_usd(time.time()) <= 0:
-                for pod_id in list(self.pods):
-                    self.end(pod_id, "balance")
+                self._end_all_for_money()
+            self.keep()
 
-
-async def _stop_after(earlier: "asyncio.Task[None] | None", life: Life, grace_s: float) -> None:
-    if earlier:
-        await asyncio.wait([earlier])
-    await life.stop(grace_s)
+    def _end_all_for_money(self) -> None:
+        for pod in list(self.pods.values()):
+            if volume_of(pod) is None:
+                self.end(pod.id, "balance")
+            elif pod.status is not Status.EXITED:
+                self._exited(pod, self.facts.texts.exited_by_service)

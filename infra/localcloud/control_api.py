@@ -50,8 +50,9 @@ def control_routes(cloud: Cloud) -> APIRouter:
     @routes.get("/settings")
     async def settings() -> dict[str, Any]:
         stock = {gpu.id: cloud.stock.free(gpu.id) for gpu in cloud.facts.gpus}
-        keys = set(SettingsPatch.model_fields) - {"stock", "balance_usd"}
-        return {**cloud.facts.model_dump(include=keys), "stock": stock}
+        keys = set(SettingsPatch.model_fields) - {"stock", "inventory", "balance_usd"}
+        rows = [row.model_dump() for row in cloud.stock.rows()]
+        return {**cloud.facts.model_dump(include=keys), "stock": stock, "inventory": rows}
 
     @routes.patch("/settings")
     async def patch_settings(body: SettingsPatch) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from localcloud import facts, runpod_api, tailscale_api
 from localcloud.cloud import Cloud
 from localcloud.errors import LocalcloudError, PortInUse
 from localcloud.events import EventLog
+from localcloud.journal import Journal
+from localcloud.keepfirst import KeepFirst
+from localcloud.keeping import Keeper, parts
 from localcloud.statedir import Running, StateDir
 from localcloud.tailnet_state import Tailnet
 
@@ -43,6 +46,7 @@ class Options:
     runpod_port: int
     tailscale_port: int
     facts_file: Path | None = None
+    keep: bool = False
     ready_fd: int | None = None
     stop_on_stdin_eof: bool = False
 
@@ -115,7 +119,8 @@ def _held(options: Options) -> Any:
         _listening(options.runpod_port, "RunPod") as runpod,
         _listening(options.tailscale_port, "Tailscale") as tailscale,
     ):
-        yield Held(state, runpod, tailscale, facts.load(options.facts_file))
+        loaded = facts.load(options.facts_file)
+        yield Held(state, runpod, tailscale, loaded.model_copy(update={"state": "kept"}) if options.keep else loaded)
 
 
 def _listening(port: int, name: str) -> socket.socket:
@@ -133,38 +138,51 @@ def _listening(port: int, name: str) -> socket.socket:
 
 
 async def _serve(options: Options, held: Held) -> None:
-    state = held.state
-    _clear_leftovers(state)
-    events = EventLog(state.events)
+    state, kept = held.state, held.facts.state == "kept"
+    _clear_leftovers(state, kept)
+    events = EventLog(state.events, resume=kept)
     cloud, tailnet = Cloud(state.path, held.facts, events), Tailnet(events)
     cloud.on_reset(tailnet.reset)
-    credentials = state.credentials()
-    connections = Connections()
-    runpod = runpod_api.create_app(cloud, credentials.runpod_api_key, connections.hang_up)
-    door = tailscale_api.TailscaleCredentials(
-        credentials.tailscale_api_key, credentials.oauth_client_id, credentials.oauth_client_secret
-    )
-    tailscale = tailscale_api.create_app(tailnet, door, events, check_tag_owners=held.facts.check_tag_owners)
-    servers = {
-        _server(runpod, connections): held.runpod_socket,
-        _server(tailscale, connections): held.tailscale_socket,
-    }
+    if kept:
+        _take_back(Keeper(Journal(state.journal), parts(cloud, tailnet)), cloud)
+    servers = _servers(held, cloud, tailnet)
     running = Running(os.getpid(), _url(held.runpod_socket), _url(held.tailscale_socket))
     stop = _stop_event(options)
     tasks = [asyncio.ensure_future(server.serve(sockets=[sock])) for server, sock in servers.items()]
-    watch = asyncio.ensure_future(cloud.watch_balance())
+    watch = asyncio.ensure_future(cloud.watch())
     state.write_running(running)
     events.add("cloud.started", **asdict(running))
     _report(options, asdict(running))
     warm = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "localcloud.sshd"))
     await stop.wait()
     watch.cancel()
-    await cloud.close("down")
+    await (cloud.suspend() if kept else cloud.close("down"))
     for server in servers:
         server.should_exit = True
     await asyncio.gather(*tasks, warm)
     events.add("cloud.stopped")
+    cloud.keep()
     state.json.unlink(missing_ok=True)
+
+
+def _take_back(keeper: Keeper, cloud: Cloud) -> None:
+    keeper.restore()
+    cloud.keeper = keeper.keep
+    cloud.revive()
+
+
+def _servers(held: Held, cloud: Cloud, tailnet: Tailnet) -> dict[Server, socket.socket]:
+    credentials, connections = held.state.credentials(), Connections()
+    runpod = runpod_api.create_app(cloud, credentials.runpod_api_key, connections.hang_up)
+    door = tailscale_api.TailscaleCredentials(
+        credentials.tailscale_api_key, credentials.oauth_client_id, credentials.oauth_client_secret
+    )
+    check = held.facts.check_tag_owners
+    tailscale = tailscale_api.create_app(tailnet, door, cloud.events, check_tag_owners=check)
+    return {
+        _server(runpod, connections): held.runpod_socket,
+        _server(KeepFirst(tailscale, cloud.keep), connections): held.tailscale_socket,
+    }
 
 
 def _server(app: Any, connections: Connections) -> Server:
@@ -200,11 +218,11 @@ def _on_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         stop.set()
 
 
-def _clear_leftovers(state: StateDir) -> None:
-    """A new cloud is empty: disks of pods that died with an earlier one go, its events are kept under another name."""
+def _clear_leftovers(state: StateDir, kept: bool) -> None:
+    """Disks of pods that died with an earlier cloud go. A new one is empty: earlier events get another name."""
     shutil.rmtree(state.path / "pods", ignore_errors=True)
     (state.path / "pods").mkdir(mode=0o700)
-    if state.events.exists():
+    if state.events.exists() and not kept:
         state.events.replace(state.events.with_name("events.previous.jsonl"))
 
 
@@ -227,11 +245,18 @@ def _options() -> Options:
     parser.add_argument("--runpod-port", type=int, default=8790)
     parser.add_argument("--tailscale-port", type=int, default=8791)
     parser.add_argument("--facts", type=Path)
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--ready-fd", type=int)
     parser.add_argument("--stop-on-stdin-eof", action="store_true")
     args = parser.parse_args()
     return Options(
-        args.dir, args.runpod_port, args.tailscale_port, args.facts, args.ready_fd, bool(args.stop_on_stdin_eof)
+        folder=args.dir,
+        runpod_port=args.runpod_port,
+        tailscale_port=args.tailscale_port,
+        facts_file=args.facts,
+        keep=args.keep,
+        ready_fd=args.ready_fd,
+        stop_on_stdin_eof=args.stop_on_stdin_eof,
     )
 
 

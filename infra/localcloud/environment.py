@@ -70,7 +70,7 @@ def pod_env(pod: Pod, base: Mapping[str, str], secrets: Mapping[str, str]) -> di
     }
     for private, public in pod.tcp_ports.items():
         env[f"RUNPOD_TCP_PORT_{private}"] = str(public)
-    for key, value in request.env.items():
+    for key, value in {**request.injected, **request.env}.items():
         resolved = _resolve(value, secrets)
         if isinstance(resolved, str):
             env[key] = resolved

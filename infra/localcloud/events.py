@@ -14,9 +14,9 @@ Event = dict[str, Any]
 class EventLog:
     """Numbered events, in memory and (flushed line by line) in a file."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._events: list[Event] = []
-        self._seq = 0
+    def __init__(self, path: Path | None = None, *, resume: bool = False) -> None:
+        self._events: list[Event] = _read(path) if path and resume else []
+        self._seq = self._events[-1]["seq"] if self._events else 0
         self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
 
     def add(self, kind: str, *, at_s: float | None = None, **fields: Any) -> Event:
@@ -45,3 +45,17 @@ class EventLog:
         if self._file:
             self._file.close()
             self._file = None
+
+
+def _read(path: Path) -> list[Event]:
+    """Since the last reset, what an earlier log wrote; a line that its end cut short is cut off the file, too."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        path.write_bytes(whole)
+    events: list[Event] = [json.loads(line) for line in whole.splitlines()]
+    resets = [number for number, event in enumerate(events) if event["kind"] == "cloud.reset"]
+    return events[resets[-1] :] if resets else events

@@ -6,7 +6,7 @@ The daemon loads it once; `SettingsPatch` is what a running cloud takes over `PA
 import fnmatch
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from localcloud.errors import FactsError
 
 PACKAGED = Path(__file__).with_name("facts.yaml")
-_MERGED_KEYS = ("stock", "image_commands", "image_env", "fault_defaults", "texts")
+_MERGED_KEYS = ("stock", "images", "image_cuda", "image_commands", "image_env", "fault_defaults", "texts")
 
 
 class _Fact(BaseModel):
@@ -44,16 +44,44 @@ class Cpu(_Fact):
     id: str
     name: str
     usd_per_vcpu_hr: float
+    serverless_usd_per_vcpu_hr: float = 0.0
+    group: str = ""
+    min_vcpu: int = 2
+    max_vcpu: int = 32
+    ram_gb_per_vcpu: float = 2.0
 
 
 class DataCenter(_Fact):
-    """One data centre; all its hosts report one CUDA version."""
+    """One data centre; a request without a CUDA floor gets a host with the first version."""
 
     id: str
     name: str
     country: str
     region: str
     cuda_version: str
+    more_cuda_versions: tuple[str, ...] = ()
+    network_volume_types: tuple[str, ...] = ("STANDARD",)
+    compliance: tuple[str, ...] = ()
+    global_network: bool = False
+
+
+class InventoryRow(_Fact):
+    """GPUs of one type, free in one data centre and cloud; its own CUDA version and price where they differ."""
+
+    data_center: str
+    gpu: str
+    cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
+    free: int = Field(ge=0)
+    cuda_version: str | None = Field(default=None, pattern=r"^\d+\.\d+$")
+    usd_per_hr: float | None = Field(default=None, gt=0)
+
+
+class StoragePrices(_Fact):
+    """What network volumes cost; a volume of `large_from_gb` and more is charged at the lower rate as a whole."""
+
+    usd_per_gb_month: float = Field(ge=0)
+    large_usd_per_gb_month: float = Field(ge=0)
+    large_from_gb: int = Field(ge=0)
 
 
 class FaultDefaults(_Fact):
@@ -86,6 +114,11 @@ class Texts(_Fact):
     driver_too_old: str
     exited_by_service: str
     secret_missing: str
+    pull_denied: str
+    method_not_allowed: str
+    graphql_unauthorized: str
+    pod_not_found_to_terminate: str
+    pod_not_found_to_stop: str
 
 
 class Facts(_Fact):
@@ -95,6 +128,10 @@ class Facts(_Fact):
     image_commands: dict[str, tuple[str, ...]] = {}
     image_env: dict[str, str] = {}
     pod_sees: tuple[str, ...] = ()
+    private_images: tuple[str, ...] = ()
+    pod_key_rights: tuple[str, ...] = ()
+    graphql: Literal["on", "gone"]
+    v1: Literal["gone"]
     boot_s: float = Field(ge=0)
     ssh_s: float = Field(ge=0)
     ssh_impostor_names: tuple[str, ...] = ()
@@ -111,8 +148,16 @@ class Facts(_Fact):
     rate_limit_per_day: int = Field(ge=1)
     stock_default: int = Field(ge=0)
     stock: dict[str, int] = {}
+    inventory: tuple[InventoryRow, ...] = ()
+    gpus_per_host: int = Field(ge=1)
+    available_from: dict[Literal["LOW", "MEDIUM", "HIGH"], int]
+    images: dict[str, float] = {}
+    image_cuda: dict[str, str] = {}
+    pull_gb_per_s: float = Field(gt=0)
+    state: Literal["memory", "kept"] = "memory"
     gpus: tuple[Gpu, ...]
     cpus: tuple[Cpu, ...] = ()
+    storage: StoragePrices
     data_centers: tuple[DataCenter, ...] = Field(min_length=1)
     check_tag_owners: bool = False
     fault_defaults: dict[str, FaultDefaults] = {}
@@ -131,9 +176,22 @@ class Facts(_Fact):
         fits = (command for pattern, command in self.image_commands.items() if fnmatch.fnmatch(image, pattern))
         return next(fits, self.pod_command)
 
-    def initial_stock(self) -> dict[str, int]:
-        """Free GPUs per type at the start."""
-        return {gpu.id: self.stock.get(gpu.id, self.stock_default) for gpu in self.gpus}
+    def needs_registry(self, image: str) -> bool:
+        """Whether only a registry login can pull this image."""
+        return any(fnmatch.fnmatch(image, pattern) for pattern in self.private_images)
+
+    def image_gb(self, image: str) -> float:
+        """What must be pulled; nothing for an image that no pattern fits."""
+        return next((size for pattern, size in self.images.items() if fnmatch.fnmatch(image, pattern)), 0.0)
+
+    def cuda_of_image(self, image: str) -> str | None:
+        """The CUDA version that the image's driver check wants at least."""
+        return next((cuda for pattern, cuda in self.image_cuda.items() if fnmatch.fnmatch(image, pattern)), None)
+
+    def stock_word(self, free: int) -> str:
+        """NONE, LOW, MEDIUM or HIGH for so many free GPUs."""
+        words = [word for word, least in self.available_from.items() if free >= least]
+        return words[-1] if words and free > 0 else "NONE"
 
 
 class SettingsPatch(_Fact):
@@ -151,9 +209,16 @@ class SettingsPatch(_Fact):
     rate_limit_per_minute: int | None = Field(default=None, ge=1)
     balance_usd: float | None = None
     stock: dict[str, int] | None = None
+    inventory: tuple[InventoryRow, ...] | None = None
+    images: dict[str, float] | None = None
+    image_cuda: dict[str, str] | None = None
+    pull_gb_per_s: float | None = Field(default=None, gt=0)
     pod_command: tuple[str, ...] | None = Field(default=None, min_length=1)
     image_commands: dict[str, tuple[str, ...]] | None = None
     image_env: dict[str, str] | None = None
+    private_images: tuple[str, ...] | None = None
+    pod_key_rights: tuple[str, ...] | None = None
+    graphql: Literal["on", "gone"] | None = None
 
     def changes(self) -> dict[str, Any]:
         """Only the keys that were given."""

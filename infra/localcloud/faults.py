@@ -25,11 +25,13 @@ Op = Literal[
     "pods.logs",
     "pods.boot",  # no request: a pod's way from PROVISIONING to its first process
     "catalog.gpus",
+    "catalog.cpus",
     "catalog.datacenters",
     "secrets.create",
     "secrets.list",
     "secrets.update",
     "secrets.delete",
+    "ssh-keys",
     "registries.create",
     "registries.list",
     "registries.delete",
@@ -37,9 +39,16 @@ Op = Literal[
     "volumes.list",
     "volumes.update",
     "volumes.delete",
+    "templates.create",
+    "templates.list",
+    "templates.update",
+    "templates.delete",
     "billing",
-    "ssh-keys",
-    "graphql",
+    "graphql",  # whatever it asks for
+    "graphql.myself",
+    "graphql.pod",
+    "graphql.podTerminate",
+    "graphql.podStop",
 ]
 ANY_REQUEST = "*"
 NOT_REQUESTS = ("pods.boot", "pods.run")
@@ -73,7 +82,8 @@ class Fault:
 
     def matches(self, op: str, phase: str, name: str | None) -> bool:
         """Whether it speaks about this operation."""
-        if self.phase != phase or (self.op != op and (self.op != ANY_REQUEST or op in NOT_REQUESTS)):
+        any_request = self.op == ANY_REQUEST and op not in NOT_REQUESTS
+        if self.phase != phase or not (any_request or op == self.op or op.startswith(f"{self.op}.")):
             return False
         return self.concerns(name) or (op == "pods.list" and phase == INSIDE)  # those choose rows by name
 
@@ -113,6 +123,15 @@ class FaultTable:
     def all(self) -> list[Fault]:
         """Armed and used-up faults, oldest first."""
         return list(self._faults.values())
+
+    def get(self, fault_id: str) -> Fault:
+        """One that is there."""
+        return self._faults[fault_id]
+
+    def let_go(self) -> None:
+        """Release what they hold, and leave them armed."""
+        for fault in self._faults.values():
+            fault.released.set()
 
     def remove(self, fault_id: str) -> bool:
         """Disarm one and let go what it holds; False when there is none."""

@@ -1,6 +1,7 @@
 """`POST /graphql`: the answer's shape as Apollo gives it. The schema is loaded with the first request."""
 
 import json
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -47,8 +48,10 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _formatted(error: Any, code: str) -> dict[str, Any]:
-    """As Apollo writes it; an error of ours brings its own code."""
+    """As Apollo writes it, names in double quotes; an error of ours brings its own code."""
     formatted: dict[str, Any] = dict(error.formatted)
+    if error.original_error is None and not error.extensions:
+        formatted["message"] = re.sub(r"'([^'\s]*)'", r'"\1"', formatted["message"])
     return {**formatted, "extensions": {"code": code, **(error.extensions or {})}}
 
 

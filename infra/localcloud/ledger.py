@@ -118,7 +118,7 @@ class Ledger:
 
     def __init__(self, balance_usd: float, storage_usd: Callable[[float], float] = lambda _: 0.0) -> None:
         self.bills: dict[str, Bill] = {}
-        self._credit_usd = balance_usd
+        self.credit_usd = balance_usd
         self._storage_usd = storage_usd
 
     def open(self, bill: Bill) -> None:
@@ -141,11 +141,11 @@ class Ledger:
 
     def balance_usd(self, now_s: float) -> float:
         """Money left, after pods and network volumes."""
-        return self._credit_usd - self.total_usd(now_s) - self._storage_usd(now_s)
+        return self.credit_usd - self.total_usd(now_s) - self._storage_usd(now_s)
 
     def set_balance(self, balance_usd: float, now_s: float) -> None:
         """Pay in (or out): the balance is this from now on."""
-        self._credit_usd = balance_usd + self.total_usd(now_s) + self._storage_usd(now_s)
+        self.credit_usd = balance_usd + self.total_usd(now_s) + self._storage_usd(now_s)
 
     def lines(self, now_s: float) -> list[Line]:
         """Every bill, oldest pod first."""

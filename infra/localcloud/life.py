@@ -11,7 +11,7 @@ from localcloud.events import EventLog
 from localcloud.facts import Facts, Texts
 from localcloud.faultkinds import RUN
 from localcloud.faults import INSIDE, Fault, FaultTable, Phase, wait_out
-from localcloud.model import Pod, Status
+from localcloud.model import Pod, Status, at_least
 from localcloud.podlog import PodLog
 from localcloud.processes import resolve
 
@@ -33,6 +33,7 @@ class Ground:
     now_s: Callable[[], float]
     exited: Callable[[Pod, str], None]
     gone: Callable[[Pod], None]
+    pull_s: Callable[[Pod], float]
 
 
 class BootEnds(Exception):
@@ -120,11 +121,33 @@ class Life:
         await asyncio.sleep(half_s)
         self._become(Status.STARTING)
         self._log.add("system", f"create container {self._pod.request.image}")
+        self._check_login()
         await self._gate("after")
+        await self._pull()
         await asyncio.sleep(half_s)
         fault = self._ground.faults.hit(BOOT, INSIDE, self._pod.name)
         if fault:
             await self._misboot(fault)
+        self._check_driver()
+
+    async def _pull(self) -> None:
+        wait_s, image = self._ground.pull_s(self._pod), self._pod.request.image
+        if wait_s > 0:
+            self._log.add("system", f"pulling image {image}")
+            await asyncio.sleep(wait_s)
+            self._log.add("system", f"pulled image {image}")
+
+    def _check_driver(self) -> None:
+        facts, has = self._ground.facts(), self._pod.cuda_version
+        wanted = facts.cuda_of_image(self._pod.request.image) if self._pod.request.gpu else None
+        if wanted and not at_least(has, wanted):
+            raise BootStuck(facts.texts.driver_too_old.format(cuda=wanted))
+
+    def _check_login(self) -> None:
+        """A private image is pulled with a registry login or not at all."""
+        facts, request = self._ground.facts(), self._pod.request
+        if request.registry is None and facts.needs_registry(request.image):
+            raise BootFailed(facts.texts.pull_denied.format(image=request.image))
 
     async def _gate(self, phase: Phase) -> None:
         fault = self._ground.faults.hit(BOOT, phase, self._pod.name)
@@ -140,13 +163,18 @@ class Life:
         elif fault.action == "null":
             raise BootStuck(fault.detail or "")
         elif fault.action == "driver-old":
-            raise BootStuck(fault.detail or texts.driver_too_old.format(cuda="12.8"))
+            raise BootStuck(fault.detail or texts.driver_too_old.format(cuda=self._newer_cuda()))
         elif fault.action == "exited":
             raise BootExited(fault.detail or texts.exited_by_service)
         elif fault.action == "secret-missing":
             raise BootFailed(fault.detail or _missing(texts, environment.first_reference(self._pod.request)))
         else:
             raise BootFailed(fault.detail or texts.host_failure)
+
+    def _newer_cuda(self) -> str:
+        """What an image could want that this host has not."""
+        major, minor = (int(part) for part in self._pod.cuda_version.split("."))
+        return f"{major}.{minor + 1}"
 
     async def _suffer(self, fault: Fault) -> None:
         """Host death, preemption, a restart with other ports."""
@@ -227,6 +255,7 @@ class Life:
         if text:
             self._log.add("system", text)
         self._become(Status.RUNNING)
+        self._pod.stuck = True
         self._ground.events.add("pod.stuck", pod_id=self._pod.id, name=self._pod.name, detail=text)
 
     def _fail(self, text: str) -> None:

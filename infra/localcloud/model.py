@@ -65,6 +65,8 @@ class PodRequest:
     data_center_ids: tuple[str, ...] = ()
     mounts: dict[str, object] | None = None
     global_networking: bool = False
+    registry: str | None = None
+    injected: dict[str, str] = field(default_factory=dict, repr=False)
 
     def hardware(self) -> str:
         """Id of the GPU type or CPU flavour."""
@@ -88,14 +90,17 @@ class Pod:
     created_at_s: float
     root: Path
     api_key: str = field(repr=False)
+    host: str = ""
     status: Status = Status.PROVISIONING
     running_since_s: float | None = None
     pid: int | None = None
     tcp_ports: dict[int, int] = field(default_factory=dict)
     starts: int = 0
+    locked: bool = False
     ended_at_s: float | None = None
     runtime_at_s: float = 0.0
     hidden_until_s: float = 0.0
+    stuck: bool = False
     last_ports: dict[int, int] = field(default_factory=dict)
     stale_until_s: float = 0.0
     history: list[tuple[float, Status]] = field(default_factory=list)
@@ -125,6 +130,11 @@ class Pod:
         if self.tcp_ports:
             self.last_ports, self.tcp_ports = self.tcp_ports, {}
 
+    def actions(self) -> tuple[str, ...]:
+        """What may be done with it now: a locked pod is not stopped or restarted."""
+        kept = ("start", "terminate") if self.locked else ("start", "stop", "restart", "terminate")
+        return tuple(action for action in ACTIONS[self.status] if action in kept)
+
     @property
     def name(self) -> str:
         """Names are not unique."""
@@ -146,3 +156,9 @@ class Secret:
     description: str
     created_at_s: float
     updated_at_s: float
+
+
+def at_least(cuda_version: str, floor: str) -> bool:
+    """Whether it is the floor or newer, compared as numbers."""
+    have, want = (tuple(int(part) for part in version.split(".")) for version in (cuda_version, floor))
+    return have >= want

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 KEPT_LINES = 20_000
+SOURCES = ("container", "system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class LogLine:
     @property
     def id(self) -> str:
         """`<ts>/<seq>`."""
-        return f"{self.ts}/{self.seq}"
+        return f"{self.ts}/{self.seq:012}"
 
 
 def rfc3339(at_s: float) -> str:
@@ -50,7 +51,20 @@ class PodLog:
         self._at_us = 0
         self._changed = asyncio.Event()
         self._closed = False
+        if path and path.exists():
+            self._resume(path)
         self._file: IO[str] | None = path.open("a", encoding="utf-8", errors="replace") if path else None
+
+    def _resume(self, path: Path) -> None:
+        """Take over the lines of an earlier log of this pod."""
+        for row in path.read_text("utf-8", "replace").split("\n"):
+            ts, _, rest = row.partition(" ")
+            source, _, text = rest.partition(" ")
+            if source in SOURCES:
+                self._seq += 1
+                at_s = datetime.fromisoformat(ts).timestamp()
+                self._at_us = round(at_s * 1e6)
+                self._lines.append(LogLine(self._seq, at_s, source, text))
 
     def add(self, source: str, text: str) -> None:
         """Append one line."""

@@ -4,9 +4,9 @@ Key, rate limit and faults are `door`'s. The routes are in `pod_api`, `account_a
 `graphql_api` and `control_api`; their JSON is the `*_wire`s'. `spec/runpod-v2.yaml` describes REST v2 and is served.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -28,13 +28,12 @@ from localcloud.spec_api import spec_routes
 
 def create_app(cloud: Cloud, api_key: str, hang_up: Callable[[Scope], None]) -> ASGIApp:
     """The whole application of the RunPod port."""
-    return Door(routes_of(cloud), cloud, api_key, hang_up)
+    return Door(_behind_the_door(cloud), cloud, api_key, hang_up)
 
 
-def routes_of(cloud: Cloud) -> FastAPI:
-    """Everything behind the door."""
-    app = FastAPI(title="localcloud", docs_url=None, redoc_url=None, openapi_url=None)
-    routers = (
+def routers_of(cloud: Cloud) -> tuple[APIRouter, ...]:
+    """All routes, by what they are about."""
+    return (
         spec_routes(),
         pod_routes(cloud),
         *account_routes(cloud),
@@ -43,6 +42,11 @@ def routes_of(cloud: Cloud) -> FastAPI:
         graphql_routes(cloud),
         control_routes(cloud),
     )
+
+
+def _behind_the_door(cloud: Cloud) -> FastAPI:
+    app = FastAPI(title="localcloud", docs_url=None, redoc_url=None, openapi_url=None)
+    routers = routers_of(cloud)
     for router in routers:
         app.include_router(router)
 
@@ -51,7 +55,7 @@ def routes_of(cloud: Cloud) -> FastAPI:
             raise error
         texts = cloud.facts.texts
         if error.status_code == 405:
-            allowed = ", ".join(_methods(app, request.scope))
+            allowed = ", ".join(_methods(routers, request.scope))
             return problem_response(Problem(405, texts.method_not_allowed, headers={"Allow": allowed}))
         detail = texts.not_found if error.status_code == 404 else str(error.detail)
         return problem_response(Problem(error.status_code, detail))
@@ -62,9 +66,10 @@ def routes_of(cloud: Cloud) -> FastAPI:
     return app
 
 
-def _methods(app: FastAPI, scope: Scope) -> list[str]:
+def _methods(routers: Iterable[APIRouter], scope: Scope) -> list[str]:
     """All methods that the path has: each of its routes knows its own alone."""
-    fits = [route for route in app.routes if route.matches({**scope, "method": "NONE"})[0] is not Match.NONE]
+    routes = [route for router in routers for route in router.routes]
+    fits = [route for route in routes if route.matches({**scope, "method": "NONE"})[0] is not Match.NONE]
     return sorted({method for route in fits for method in getattr(route, "methods", None) or ()})
 
 

@@ -40,6 +40,7 @@ class StateDir:
         self.path = path.absolute()
         self.json = self.path / "localcloud.json"
         self.events = self.path / "events.jsonl"
+        self.journal = self.path / "journal.jsonl"
         self.log = self.path / "localcloud.log"
         self._env = self.path / "credentials.env"
         self._oauth = self.path / "oauth.env"

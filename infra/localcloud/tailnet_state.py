@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from localcloud.errors import Refusal
@@ -72,6 +72,21 @@ class Tailnet:
         self.devices: dict[str, dict[str, Any]] = {}
         self.policy: str | None = None
         self._tokens: dict[str, float] = {}
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+    def to_json(self) -> dict[str, Any]:
+        """Everything, keys included: for a file that only the owner reads."""
+        return {
+            "keys": [asdict(key) for key in self.keys.values()],
+            "devices": self.devices,
+            "policy": self.policy,
+            "tokens": self._tokens,
+        }
+
+    def from_json(self, kept: dict[str, Any]) -> None:
+        """Take over what `to_json` gave."""
+        self.keys = {row["id"]: AuthKey(**row) for row in kept["keys"]}
+        self.devices, self.policy, self._tokens = kept["devices"], kept["policy"], kept["tokens"]
 
     # -- keys -----------------------------------------------------------------------------------------------------
     def create_key(self, capabilities: dict[str, Any], tags: list[str], expiry_s: int, description: str) -> AuthKey:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -24,17 +25,37 @@ POLL_S = 0.03
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunningCloud:
-    """Addresses, keys, and the control routes as methods."""
+    """Addresses, keys, and the control routes as methods. `kill` and `restart` change its pid, nothing else."""
 
     folder: Path
-    pid: int
     runpod_url: str
     tailscale_url: str
     api_key: str = field(repr=False)
     tailscale_api_key: str = field(repr=False)
     control: httpx.Client = field(repr=False)
+    daemon: "Daemon" = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's."""
+        return self.daemon.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: what it answered until now is in its journal, if `state` is `kept`. Its pods die with it."""
+        self.daemon.process.kill()
+        self.daemon.process.wait()
+
+    def restart(self) -> None:
+        """A new daemon in the same folder on the same ports, after `kill` or however the one before ended."""
+        ports = [urlsplit(url).port or 0 for url in (self.runpod_url, self.tailscale_url)]
+        self.daemon.process.wait(STOP_DEADLINE_S)
+        self.daemon.start(*ports)
+
+    def wait_for_death(self) -> None:
+        """Return when the daemon has ended by itself (a fault that kills it)."""
+        self.daemon.process.wait(STOP_DEADLINE_S)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -141,34 +162,55 @@ def running(folder: Path, *, runpod_port: int = 0, tailscale_port: int = 0, **se
     folder.mkdir(parents=True, exist_ok=True)
     facts_file = folder / "facts-of-test.yaml"
     facts_file.write_text(json.dumps(settings), "utf-8")
-    command = daemon_command(folder, runpod_port, tailscale_port, facts_file)
-    state = StateDir(folder)
-    reader, writer = os.pipe()
-    with state.log.open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "--ready-fd", str(writer), "--stop-on-stdin-eof"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=[writer],
-            start_new_session=True,
-        )
-    os.close(writer)
+    daemon = Daemon(folder, facts_file)
+    news = daemon.start(runpod_port, tailscale_port)
+    keys = StateDir(folder).credentials()
     try:
-        news = read_news(reader, process, str(state.log))
         with httpx.Client(base_url=news["runpod_url"], timeout=30, trust_env=False) as control:
-            keys = state.credentials()
             yield RunningCloud(
                 folder,
-                news["pid"],
                 news["runpod_url"],
                 news["tailscale_url"],
                 keys.runpod_api_key,
                 keys.tailscale_api_key,
                 control,
+                daemon,
             )
     finally:
-        _end(process)
+        _end(daemon.process)
+
+
+@dataclass(slots=True)
+class Daemon:
+    """The process, which can be replaced by a new one; it ends when its stdin does, so with this process."""
+
+    folder: Path
+    facts_file: Path
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The one of now."""
+        if self._process is None:
+            raise RuntimeError("the daemon was not started")
+        return self._process
+
+    def start(self, runpod_port: int, tailscale_port: int) -> dict[str, Any]:
+        """Start it; what it says of itself when it is ready."""
+        log = StateDir(self.folder).log
+        reader, writer = os.pipe()
+        words = ["--ready-fd", str(writer), "--stop-on-stdin-eof"]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*daemon_command(self.folder, runpod_port, tailscale_port, self.facts_file), *words],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[writer],
+                start_new_session=True,
+            )
+        os.close(writer)
+        return read_news(reader, self._process, str(log))
 
 
 def wait_until(probe: Callable[[], T | None], *, timeout_s: float = 10.0, what: str = "the condition") -> T:

@@ -29,7 +29,8 @@ class Body(BaseModel):
     @classmethod
     def _no_nulls(cls, given: Any) -> Any:
         if isinstance(given, dict):
-            nulls = [key for key, value in given.items() if value is None and key not in cls.nullable]
+            known = {field.alias or name for name, field in cls.model_fields.items()} - set(cls.nullable)
+            nulls = [key for key, value in given.items() if value is None and key in known]
             if nulls:
                 raise ValueError(f"{nulls[0]} must not be null")
         return given

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tests.contract.localcloud.sessions import SETSID
 
-from localcloud.testing import running, wait_until
+from localcloud.faultkinds import KINDS
+from localcloud.testing import RunningCloud, running, wait_until
 
 A4000 = "NVIDIA RTX A4000"
 FAST = {"boot_s": 0.0, "ssh_s": 0.0, "grace_s": 0.3}
@@ -66,6 +67,62 @@ def test_up_status_reset_down(folder: Path) -> None:
     assert localcloud("down", "--dir", str(folder)).returncode == 0
     assert up(folder).returncode == 0
     assert (folder / "credentials.env").read_text("utf-8") == keys
+
+
+def test_a_kept_account_is_there_at_the_next_up(folder: Path) -> None:
+    up(folder, "--keep")
+    localcloud("fault", "add", "list-lag", "--dir", str(folder))
+    localcloud("down", "--dir", str(folder))
+    up(folder, "--keep")
+    assert "list-lag" in localcloud("fault", "list", "--dir", str(folder)).stdout
+    localcloud("down", "--dir", str(folder))
+    up(folder)
+    assert "list-lag" not in localcloud("fault", "list", "--dir", str(folder)).stdout
+
+
+def test_faults_by_command(folder: Path) -> None:
+    up(folder)
+    where = ("--dir", str(folder))
+    options = ("--nth", "2", "--times", "3", "--name", "slot-01", "--probability", "0.5", "--seed", "7", "--delay", "1")
+    assert localcloud("fault", "add", "create-hidden", *options, *where).stdout == "f1\n"
+    assert localcloud("fault", "add", "hold", "--op", "pods.list", "--phase", "after", *where).stdout == "f2\n"
+    rows = json.loads(localcloud("fault", "list", "--json", *where).stdout)
+    given = ("kind", "nth", "times", "name_contains", "probability", "seed", "delay_s")
+    assert [rows[0][key] for key in given] == ["create-hidden", 2, 3, "slot-01", 0.5, 7, 1.0]
+    assert [rows[1][key] for key in ("kind", "op", "phase", "action")] == [None, "pods.list", "after", "hold"]
+    shown = localcloud("fault", "list", *where).stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["ID", "f1", "f2"]
+    assert localcloud("fault", "remove", "f2", *where).returncode == 0
+    assert localcloud("fault", "clear", *where).returncode == 0
+    assert len(localcloud("fault", "list", *where).stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["add", "no-such"], "there is no fault 'no-such'; kinds: create-then-500, create-then-hang, "),
+        (["add", "list-lag", "--nth", "0"], "Invalid value for '--nth'"),
+        (["add", "list-lag", "--colour", "red"], "No such option: --colour"),
+        (["add", "list-lag", "--op", "pods.get"], "kind list-lag is about pods.list alone"),
+        (["add", "hold"], "a fault needs kind, or op and action"),
+        (["add", "hold", "--op", "pods.peel"], "op: Input should be '*', 'pods.list', "),
+        (["add", "list-lag", "--probability", "7"], "probability: "),
+        (["remove", "f9"], "no fault f9"),
+        (["explode"], "No such command 'explode'"),
+    ],
+)
+def test_a_wrong_fault_is_one_line(shared_cloud: RunningCloud, words: list[str], line: str) -> None:
+    done = localcloud("fault", *words, *(["--dir", str(shared_cloud.folder)] if words[0] != "explode" else []))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("localcloud: ")
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_kind_of_fault_is_listed_in_a_line() -> None:
+    lines = localcloud("fault", "kinds").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(KINDS)
+    assert all(len(line.split()) > 3 for line in lines)
 
 
 def test_it_listens_on_loopback_only(folder: Path) -> None:

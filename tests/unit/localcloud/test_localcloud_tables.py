@@ -1,4 +1,4 @@
-"""Small rules as tables: faults, rate limit, placement, command lines, HuJSON, operations, the catalogue's query."""
+"""Small rules as tables: faults, rate limit, command lines, HuJSON, operations, the catalogue's query."""
 
 import asyncio
 import json
@@ -8,17 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from localcloud import facts as facts_module
-from localcloud.door import operation
+from localcloud.account import Account
+from localcloud.catalog_wire import availability_query
 from localcloud.environment import MissingSecret, base_env, command_line, pod_env
 from localcloud.errors import FactsError, Problem
 from localcloud.events import EventLog
 from localcloud.faults import Fault, FaultTable, wait_out
 from localcloud.hujson import standardized
 from localcloud.model import GpuWish, Pod, PodRequest
+from localcloud.operations import operation
 from localcloud.podlog import PodLog
 from localcloud.ratelimit import RateLimit
-from localcloud.runpod_wire import CreatePod, availability_query, gpu_json, stock_word
-from localcloud.stock import Stock, place
+from localcloud.runpod_wire import CreatePod
 
 FACTS = facts_module.load()
 A4000 = "NVIDIA RTX A4000"
@@ -36,8 +37,8 @@ def test_a_facts_file_replaces_keys_and_merges_stock(tmp_path: Path) -> None:
     file.write_text(f"boot_s: 9\nstock: {{{L4}: 1}}\n", "utf-8")
     loaded = facts_module.load(file)
     assert loaded.boot_s == 9
-    assert loaded.initial_stock()[L4] == 1
-    assert loaded.initial_stock()[A4000] == FACTS.stock_default
+    assert loaded.stock == {**FACTS.stock, L4: 1}
+    assert loaded.stock_default == FACTS.stock_default
 
 
 @pytest.mark.parametrize(
@@ -128,45 +129,9 @@ def test_a_used_up_minute_says_how_long_to_wait_and_then_opens_again() -> None:
     assert limit.count(some, 160.0).retry_after_s is None
 
 
-# -- placement --------------------------------------------------------------------------------------------------------
 def request(**more: object) -> PodRequest:
     fields = {"name": "p", "image": "i", "gpu": GpuWish(A4000), **more}
     return PodRequest(**fields)  # type: ignore[arg-type]
-
-
-def test_price_is_per_gpu_and_by_cloud() -> None:
-    assert place(request(gpu=GpuWish(A4000, 2)), FACTS).price_usd_per_hr == 0.5
-    assert place(request(cloud="COMMUNITY"), FACTS).price_usd_per_hr == 0.17
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"gpu": GpuWish(L4), "cloud": "COMMUNITY"},
-        {"gpu": GpuWish(A4000, 9)},
-        {"gpu": GpuWish(A4000, min_cuda_version="13.1")},
-        {"gpu": GpuWish(A4000, allowed_cuda_versions=("12.5",))},
-        {"gpu": GpuWish(A4000, min_cuda_version="12.8"), "data_center_ids": ("CA-MTL-3",)},
-    ],
-)
-def test_what_no_host_can_do_is_answered_as_no_capacity(wrong: dict[str, object]) -> None:
-    with pytest.raises(Problem) as caught:
-        place(request(**wrong), FACTS)
-    assert (caught.value.status, caught.value.detail) == (400, FACTS.texts.no_capacity)
-
-
-def test_data_centres_are_enforced_and_floors_compare_numbers() -> None:
-    assert place(request(data_center_ids=("US-KS-2",)), FACTS).data_center.id == "US-KS-2"
-    assert place(request(gpu=GpuWish(A4000, min_cuda_version="12.10")), FACTS).data_center.id == "US-KS-2"
-
-
-def test_stock_is_taken_whole_or_not_at_all() -> None:
-    stock = Stock({A4000: 3})
-    assert stock.take(GpuWish(A4000, 2))
-    assert not stock.take(GpuWish(A4000, 2))
-    assert stock.free(A4000) == 1
-    stock.give_back(GpuWish(A4000, 2))
-    assert stock.free(A4000) == 3
 
 
 # -- containers -------------------------------------------------------------------------------------------------------
@@ -254,7 +219,7 @@ def test_a_create_that_breaks_the_schema_names_the_field(body: dict[str, object]
 )
 def test_rules_over_several_fields_are_400_and_unknown_references_404(more: dict[str, object], status: int) -> None:
     with pytest.raises(Problem) as caught:
-        CreatePod.model_validate({"name": "a", "image": "i", **more}).to_request(FACTS)
+        CreatePod.model_validate({"name": "a", "image": "i", **more}).to_request(Account(FACTS, EventLog()))
     assert caught.value.status == status
 
 
@@ -274,23 +239,6 @@ def test_the_catalogue_s_query_rules(params: dict[str, str], status: int) -> Non
     with pytest.raises(Problem) as caught:
         availability_query(params)
     assert caught.value.status == status
-
-
-def test_availability_follows_stock_floor_and_country() -> None:
-    gpu = FACTS.gpu(A4000)
-    assert gpu
-    query = {"include": "AVAILABILITY", "product": "POD"}
-
-    def word(stock: int, **filters: str) -> str:
-        row = gpu_json(gpu, FACTS, Stock({A4000: stock}), availability_query({**query, **filters}))
-        return str(row["availability"])
-
-    assert [word(0), word(1), word(5), word(9)] == ["NONE", "LOW", "MEDIUM", "HIGH"]
-    assert word(5, count="6") == "NONE"
-    assert word(5, minCudaVersion="13") == "MEDIUM"
-    assert word(5, minCudaVersion="13", countryCodes="RO") == "NONE"
-    assert "availability" not in gpu_json(gpu, FACTS, Stock({}), availability_query({}))
-    assert stock_word(-1) == "NONE"
 
 
 @pytest.mark.parametrize(
