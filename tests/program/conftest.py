@@ -76,6 +76,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Recorder]]:
         program()
         return recorder
 
-    monkeypatch.setattr(prices, "offers_and_running", lambda *_args, **_kw: ([], {}))
+    monkeypatch.setattr(prices, "read", lambda *_args, **_kw: prices.Readings((), {}, "nobody was asked"))
     yield call
     loop.close()

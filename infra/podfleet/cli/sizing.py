@@ -15,7 +15,7 @@ from podfleet.workspace import find
 
 if TYPE_CHECKING:
     from podfleet.config import PodfleetConfig
-    from podfleet.placement import Quote
+    from podfleet.quotes import Quote
     from podfleet.workspace import Workspace
 
 

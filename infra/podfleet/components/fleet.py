@@ -9,12 +9,12 @@ import pulumi
 from podfleet.components.pod import FleetPod
 from podfleet.components.program import Stack
 from podfleet.components.tailnet import Tailnet
-from podfleet.placement import Quote
 from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.guard import Guard, GuardArgs
 from podfleet.providers.runpod.prices import price_plan
 from podfleet.providers.runpod.settings import access_from
 from podfleet.providers.runpod.sweep import Sweep, SweepArgs
+from podfleet.quotes import Quote, require_affordable
 
 
 class Fleet(pulumi.ComponentResource):
@@ -62,7 +62,11 @@ class Fleet(pulumi.ComponentResource):
 
 
 def price_of(stack: Stack) -> Quote:
-    """What the plan costs, read before anything is made: a wrong key, or another stack's shell, stops here."""
+    """What the plan costs, read before anything is made: a wrong key, another stack's shell, or a plan that is dearer
+    than `maxUsdPerHour` stops here.
+    """
     config = stack.config
     access = access_from(os.environ, config.runpod_url, config.uid)
-    return price_plan(config, config.wanted_slots, prefix=stack.prefix, access=access)
+    price = price_plan(config, config.wanted_slots, prefix=stack.prefix, access=access)
+    require_affordable(price, config.max_usd_per_hour)
+    return price

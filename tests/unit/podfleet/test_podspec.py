@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podfleet import acl, bootstrap, placement, podspec
+from podfleet import acl, bootstrap, podspec
 from podfleet.config import PodfleetConfig, parse
 
 BASE = {
@@ -100,22 +100,3 @@ def test_the_script_is_valid_shell() -> None:
 def test_pods_may_reach_the_server_and_nothing_else() -> None:
     rules = acl.policy(server_port=8000)["acls"]
     assert [rule["dst"] for rule in rules if acl.POD_TAG in rule["src"]] == [["tag:server:8000"]]
-
-
-OFFERS = (
-    placement.Offer("small", 0.25, available=False),
-    placement.Offer("big", 1.0, available=True),
-)
-
-
-def test_the_quote_counts_running_pods_at_their_own_price_and_new_ones_at_the_first_in_stock() -> None:
-    found = placement.quote(
-        gpu_types=["small", "big"], offers=OFFERS, running_usd_per_hr={"a": 0.2}, wanted=["a", "b"], max_pods=4
-    )
-    assert (found.now_usd_per_hr, found.then_usd_per_hr, found.most_usd_per_hr) == (0.2, 1.2, 4.0)
-    assert str(found) == "$0.20/h now → $1.20/h then (1 → 2 pods, new ones on big; at most $4.00/h with 4 pods)"
-
-
-def test_a_gpu_that_the_catalogue_lacks_has_no_price() -> None:
-    found = placement.quote(gpu_types=["odd"], offers=OFFERS, running_usd_per_hr={}, wanted=["a"], max_pods=1)
-    assert "price unknown: the catalogue does not show odd" in str(found)

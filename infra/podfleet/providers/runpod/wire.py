@@ -49,6 +49,10 @@ class PodView:
     created_at_s: float = 0.0
     ssh: SshAddress | None = None
     has_runtime: bool = True  # False: its container does not run, or has never been started
+    image: str = ""
+    disk_gb: int = 0
+    ports: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def live(self) -> bool:
@@ -103,15 +107,16 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class GpuOffer:
-    """What the catalogue says of one GPU type in one cloud; price of a single GPU."""
+    """What the catalogue says of one GPU type in one cloud; price of a single GPU. `places`: data centre, stock."""
 
     gpu: str
     name: str
-    memory_gb: int
+    memory_gb: float
     cloud: str
     usd_per_hr: float
     availability: str
-    data_center_ids: tuple[str, ...]
+    places: tuple[tuple[str, str], ...] = ()
+    cuda_versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,9 @@ class WirePod(_Wire):
     created_at: str | None = Field(None, alias="createdAt")
     ssh: _WireSshWays | None = None
     runtime: Any = None
+    image: str | None = None
+    disk: int | None = None
+    ports: list[str] | None = None
 
     @field_validator("env", mode="before")
     @classmethod
@@ -179,6 +187,10 @@ class WirePod(_Wire):
             created_at_s=_epoch_s(self.created_at),
             ssh=SshAddress(direct.host, direct.port, direct.username) if direct else None,
             has_runtime=self.runtime is not None or "runtime" not in self.model_fields_set,  # left out: nothing is said
+            image=self.image or "",
+            disk_gb=self.disk or 0,
+            ports=tuple(self.ports or ()),
+            env=tuple(self.env.items()),
         )
 
 
@@ -201,25 +213,32 @@ class _WirePrice(_Wire):
 
 class _WireDataCenter(_Wire):
     id: str
+    availability: str | None = None
+
+
+class _WireCudaVersion(_Wire):
+    version: str
 
 
 class _WireGpuType(_Wire):
     id: str
     name: str = ""
-    memory: int = 0
-    secure: bool = False
-    community: bool = False
+    memory: float = 0
+    secure: bool | None = None
+    community: bool | None = None
     price: _WirePrice | None = None
     availability: str = "NONE"
     data_centers: list[_WireDataCenter] = Field(default_factory=list, alias="dataCenters")
+    cuda_versions: list[_WireCudaVersion] = Field(default_factory=list, alias="cudaVersions")
 
     def offer(self, cloud: str) -> GpuOffer | None:
         prices = self.price or _WirePrice()
         price = prices.secure if cloud == "SECURE" else prices.community
-        if price is None:
+        if not price:  # both prices are always there: 0 is a cloud that does not offer this type
             return None
-        places = tuple(place.id for place in self.data_centers)
-        return GpuOffer(self.id, self.name, self.memory, cloud, price, self.availability, places)
+        places = tuple((place.id, place.availability or self.availability) for place in self.data_centers)
+        versions = tuple(each.version for each in self.cuda_versions)
+        return GpuOffer(self.id, self.name, self.memory, cloud, price, self.availability, places, versions)
 
 
 class WireCatalog(_Wire):

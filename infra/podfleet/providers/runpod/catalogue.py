@@ -1,0 +1,109 @@
+"""What RunPod offers now, read once for all creates of the process, and what it has refused since then.
+
+Called by the create loop (`core.PodCore`) and for the price in a plan (`prices`). A catalogue that does not answer is
+no reason to rent nothing: then the stack's own list of GPU types is asked for, in its order, at list prices.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from podfleet.binding import Market
+from podfleet.errors import AuthError, ProviderError
+from podfleet.gpus import GPUS
+from podfleet.placement import CLOUDS, Offer, Place, Wish
+from podfleet.providers.runpod.clock import Clock
+from podfleet.providers.runpod.wire import GpuOffer
+
+log = structlog.get_logger()
+UNKNOWN_STOCK = "UNKNOWN"
+Key = tuple[str, str, str | None]
+
+
+class ReadsOffers(Protocol):
+    """The part of the client that is needed here."""
+
+    def gpu_offers(self, *, cloud: str, min_cuda_version: str = "") -> tuple[GpuOffer, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One reading, asked for at `asked_s` (monotonic). `trouble`: why it could not be read.
+
+    `refused` holds what the cloud has said since then to a POST for a candidate: other creates of the process need not
+    ask the same again until the next reading.
+    """
+
+    asked_s: float
+    offers: tuple[Offer, ...] = ()
+    trouble: str = ""
+    refused: dict[Key, ProviderError] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Thread-safe: whoever finds a reading that is new enough shares it, the others wait for the one that is read."""
+
+    def __init__(self, client: ReadsOffers, clock: Clock, *, max_age_s: float) -> None:
+        self._client = client
+        self._clock = clock
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        self._shelves: dict[tuple[tuple[str, ...], str], Shelf] = {}
+
+    def recent(self, clouds: tuple[str, ...], floor: str, *, not_before_s: float = float("-inf")) -> Shelf:
+        """Not older than the poll interval, and asked for after `not_before_s`. Raises AuthError alone."""
+        key = clouds, floor
+        with self._lock:
+            oldest_s = max(not_before_s, self._clock.monotonic_s() - self._max_age_s)
+            if key not in self._shelves or self._shelves[key].asked_s < oldest_s:
+                self._shelves[key] = self._read(clouds, floor)
+            return self._shelves[key]
+
+    def market(self, floor: str) -> Market:
+        """Both clouds, with the CUDA floor and without it: what there would be with other filters."""
+        offers = self.recent(CLOUDS, floor).offers
+        return Market(offers, self.recent(CLOUDS, "").offers if floor else offers)
+
+    def _read(self, clouds: tuple[str, ...], floor: str) -> Shelf:
+        asked_s = self._clock.monotonic_s()
+        try:
+            return Shelf(asked_s, read_offers(self._client, clouds, floor))
+        except AuthError:
+            raise
+        except ProviderError as error:
+            log.warning("catalogue.silent", reason=str(error))
+            return Shelf(asked_s, trouble=str(error))
+
+
+def read_offers(client: ReadsOffers, clouds: Sequence[str], floor: str) -> tuple[Offer, ...]:
+    """One request per cloud. Raises ProviderError."""
+    return tuple(_offer(found) for cloud in clouds for found in client.gpu_offers(cloud=cloud, min_cuda_version=floor))
+
+
+def blind(wish: Wish) -> tuple[Wish, tuple[Offer, ...]]:
+    """Without a catalogue: the GPU types of the stack in their order, each in each cloud, as the table knows them."""
+    offers = tuple(_from_table(gpu, cloud) for gpu in wish.gpu_types for cloud in wish.clouds)
+    return replace(wish, rules=replace(wish.rules, order="listed")), offers
+
+
+def _from_table(gpu: str, cloud: str) -> Offer:
+    known = GPUS.get(gpu)
+    price, vram_gb = (known.list_price_usd_per_hr(cloud), known.vram_gb) if known else (0.0, 0)
+    return Offer(gpu, cloud, price, UNKNOWN_STOCK, vram_gb)
+
+
+def _offer(found: GpuOffer) -> Offer:
+    return Offer(
+        gpu_id=found.gpu,
+        cloud=found.cloud,
+        price_usd_per_hr=found.usd_per_hr,
+        stock=found.availability,
+        vram_gb=found.memory_gb,
+        places=tuple(Place(name, stock) for name, stock in found.places),
+        cuda_versions=found.cuda_versions,
+    )
