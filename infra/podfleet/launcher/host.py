@@ -37,6 +37,7 @@ DEFAULT_WORKERS, MOST_WORKERS = 64, 1024
 QUICK_WORKERS = 4  # for what only computes: it does not queue behind pods that boot
 WATCH_S = 2.0  # between two looks for the engine
 CLOSED_WATCH_S = 0.2  # once it has closed our stdin: then it is most likely gone
+NO_SCHEMA = "dynamic resources have no schema; what was imported is imported: use --generate-code=false"
 Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Message]]
 
 
@@ -96,6 +97,7 @@ class Host:
             "Delete": (self._in(slow, verbs.delete), wire.DeleteRequest),
             "Cancel": (self._cancel, empty_pb2.Empty),
             "GetPluginInfo": (_plugin_info, empty_pb2.Empty),
+            "GetSchema": (_no_schema, wire.GetSchemaRequest),
         }
         return {
             name: grpc.unary_unary_rpc_method_handler(handler, request.FromString, _to_bytes)
@@ -162,6 +164,12 @@ def _read_to_end(loop: asyncio.AbstractEventLoop, closed: asyncio.Event) -> None
 
 async def _plugin_info(_request: Any, _context: grpc.aio.ServicerContext) -> Message:
     return plugin_pb2.PluginInfo(version="0.1.0")
+
+
+async def _no_schema(_request: Any, context: grpc.aio.ServicerContext) -> Message:
+    """Only `pulumi import` asks, once it has imported, to write program text for what the program has already."""
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_SCHEMA)
+    raise AssertionError("unreachable: abort raises")
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from podfleet.providers.runpod.clock import Clock
+from podfleet.providers.runpod.stopping import STOPPING
 from podfleet.providers.runpod.wire import PodView
+
+SLICE_S = 0.5  # somebody who waits for another's list looks up so often whether he is to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,17 @@ class Looks:
 class Census:
     """Thread-safe. Every method raises the client's error when the list fails: no list, no statement."""
 
-    def __init__(self, list_pods: Callable[[], tuple[PodView, ...]], *, looks: Looks, clock: Clock) -> None:
+    def __init__(
+        self,
+        list_pods: Callable[[], tuple[PodView, ...]],
+        *,
+        looks: Looks,
+        clock: Clock,
+        gap_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`gap_s`: how far apart lists have to be by the API's own limits, as things stand."""
         self._list_pods = list_pods
+        self._gap_s = gap_s
         self._looks = looks
         self._clock = clock
         self._cond = threading.Condition()
@@ -54,7 +66,8 @@ class Census:
                 if not self._asking:
                     self._asking = True
                     break
-                self._cond.wait()
+                self._cond.wait(SLICE_S)
+                STOPPING.check()
             else:
                 return self._last
         return self._ask()
@@ -100,7 +113,8 @@ class Census:
     def _ask(self) -> Snapshot:
         try:
             if self._last:
-                self._clock.sleep(self._last.asked_s + self._looks.min_interval_s - self._clock.monotonic_s())
+                gap_s = max(self._looks.min_interval_s, self._gap_s())
+                self._clock.sleep(self._last.asked_s + gap_s - self._clock.monotonic_s())
             snapshot = Snapshot(self._clock.monotonic_s(), self._list_pods())
             with self._cond:
                 self._last = snapshot

@@ -28,8 +28,10 @@ from podfleet.errors import (
     RequestRejected,
 )
 from podfleet.providers.runpod.answers import JsonObject, Model, checked, parse
+from podfleet.providers.runpod.budget import Kind
 from podfleet.providers.runpod.client_account import AccountCalls
 from podfleet.providers.runpod.clock import Clock, RealClock
+from podfleet.providers.runpod.pacing import Pacer, Turn
 from podfleet.providers.runpod.wire import (
     GpuOffer,
     LogLine,
@@ -47,6 +49,7 @@ USABLE_KEY = re.compile(r"[!-~]+")  # anything else is refused by the HTTP libra
 DEFAULT_URL = "https://api.runpod.io"
 DETAIL_CHARS = 300
 DEFAULT_RETRY_AFTER_S = 5.0
+MOST_CONNECTIONS = 100  # more than all turns at the same time
 LOG_IDLE_S = 1.0  # the stream stays open: a second without a line means that the history is through
 
 
@@ -91,6 +94,7 @@ class RunpodClient(AccountCalls):
         self._access = access
         self._clock = clock or RealClock()
         self._patience = patience or Patience()
+        self._pacer = Pacer(self._clock, patience_s=self._patience.rate_limit_s)
         self._http = httpx.Client(
             base_url=f"{access.base_url.rstrip('/')}/v2",
             headers={
@@ -100,12 +104,17 @@ class RunpodClient(AccountCalls):
             },
             timeout=httpx.Timeout(self._patience.read_s, connect=self._patience.connect_s),
             transport=transport,
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS),
             trust_env=not is_loopback(access.base_url),  # a proxy cannot reach this machine's own loopback
         )
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def list_gap_s(self) -> float:
+        """How far apart lists of all pods have to be, as things stand with the account's limits."""
+        return self._pacer.list_gap_s()
 
     # Pods
 
@@ -135,16 +144,16 @@ class RunpodClient(AccountCalls):
         found: list[LogLine] = []
         end_s = self._clock.monotonic_s() + wait_s
         request = self._http.build_request("GET", path, params=params, headers={"Accept": "text/event-stream"})
-        try:
-            with closing(self._http.send(request, stream=True)) as response:
+        with closing(self._paced(request, stream=True)) as response:
+            try:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise self._error(response)
                 request.extensions["timeout"]["read"] = LOG_IDLE_S  # from here on: silence is the end
                 with suppress(httpx.ReadTimeout):  # what was read until then is in `found`
                     found.extend(log_lines(self._until(response, end_s)))
-        except httpx.HTTPError as error:
-            raise self._unreachable("GET", path, error) from error
+            except httpx.HTTPError as error:
+                raise self._unreachable(request, error) from error
         return found
 
     def _until(self, response: httpx.Response, end_s: float) -> Iterator[str]:
@@ -223,44 +232,86 @@ class RunpodClient(AccountCalls):
         if problem := self._access.key_problem:
             raise AuthError(problem)
         timeout = httpx.Timeout(read_s or self._patience.read_s, connect=self._patience.connect_s)
-        give_up_s = self._clock.monotonic_s() + self._patience.rate_limit_s
-        while True:
-            if before:
-                before()
-            try:
-                response = self._http.request(method, path, params=params, json=json, timeout=timeout)
-            except httpx.HTTPError as error:
-                raise self._unreachable(method, path, error) from error
-            if response.is_success:
-                return response
-            failure = self._error(response)
-            if not isinstance(failure, RateLimited):
-                raise failure
-            if self._clock.monotonic_s() + failure.retry_in_s > give_up_s:
-                raise failure.given_up()
-            self._clock.sleep(failure.retry_in_s)
+        request = self._http.build_request(method, path, params=params, json=json, timeout=timeout)
+        response = self._paced(request, before=before)
+        if response.is_success:
+            return response
+        raise self._error(response)
 
-    def _unreachable(self, method: str, path: str, error: httpx.HTTPError) -> ApiUnavailable:
-        """Only a connection that was never made proves that nothing was done."""
-        never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = f"no answer from RunPod at {self._access.base_url} to {method} {path}"
-        return ApiUnavailable(f"{said}: {error or type(error).__name__}", maybe_done=not never_sent)
+    def _paced(
+        self, request: httpx.Request, *, before: Callable[[], None] | None = None, stream: bool = False
+    ) -> httpx.Response:
+        """Any answer but 429, which is waited out; RateLimited where that would take too long."""
+        kind = kind_of(request.method, request.url.path.removeprefix("/v2"))
+        refused_s: float | None = None
+        while True:
+            with self._pacer.turn(kind) as turn:
+                response = self._one(request, turn, before=before, stream=stream)
+                now_s = self._clock.monotonic_s()
+                if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                    return response
+                response.read()
+                response.close()
+                failure = RateLimited(self._said(response), retry_in_s=_retry_after_s(response))
+                turn.refused(failure.retry_in_s)
+                refused_s = refused_s or now_s
+                if now_s - refused_s + failure.retry_in_s > self._patience.rate_limit_s:
+                    raise failure.given_up()
+
+    def _one(
+        self, request: httpx.Request, turn: Turn, *, before: Callable[[], None] | None, stream: bool
+    ) -> httpx.Response:
+        turn.not_sent()
+        if before:
+            before()
+        try:
+            turn.sent = True
+            response = self._http.send(request, stream=stream)
+        except httpx.HTTPError as error:
+            turn.sent = _may_have_arrived(error)
+            raise self._unreachable(request, error) from error
+        turn.answered(response.headers)
+        return response
+
+    def _unreachable(self, request: httpx.Request, error: httpx.HTTPError) -> ApiUnavailable:
+        path = request.url.path.removeprefix("/v2")
+        said = f"no answer from RunPod at {self._access.base_url} to {request.method} {path}"
+        return ApiUnavailable(f"{said}: {error or type(error).__name__}", maybe_done=_may_have_arrived(error))
 
     def _error(self, response: httpx.Response) -> ProviderError:
         status, request_id = response.status_code, response.headers.get("x-request-id", "")
-        detail = _detail(response, hide=self._access.api_key)
-        said = f"RunPod says {status}: {detail}" + (f" (request {request_id})" if request_id else "")
+        detail, said = self._detail(response), self._said(response)
         if status == httpx.codes.UNAUTHORIZED:
             return AuthError(f"401 {detail}" + (f" (request {request_id})" if request_id else ""))
         if status == httpx.codes.PAYMENT_REQUIRED:
             return NoBalance(f"{said}: nothing was rented; top up the account, then run it again")
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            return RateLimited(said, retry_in_s=_retry_after_s(response))
         if status == httpx.codes.BAD_REQUEST and CAPACITY.search(detail):
             return NoCapacity(said)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT:
             return ApiUnavailable(said, request_id=request_id)
         return RequestRejected(said, status=status, request_id=request_id)
+
+    def _said(self, response: httpx.Response) -> str:
+        request_id = response.headers.get("x-request-id", "")
+        said = f"RunPod says {response.status_code}: {self._detail(response)}"
+        return said + (f" (request {request_id})" if request_id else "")
+
+    def _detail(self, response: httpx.Response) -> str:
+        return _detail(response, hide=self._access.api_key)
+
+
+def kind_of(method: str, path: str) -> Kind:
+    """What a call is for, so that the urgent ones go first."""
+    if method == "GET":
+        return Kind.LIST if path == "/pods" else Kind.READ
+    if path.startswith("/pods") and path.count("/") <= 2:
+        return Kind.CREATE if method == "POST" else Kind.END if method == "DELETE" else Kind.CHANGE
+    return Kind.CHANGE
+
+
+def _may_have_arrived(error: httpx.HTTPError) -> bool:
+    """Only a connection that was never made proves that nothing was done."""
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _detail(response: httpx.Response, *, hide: str) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import structlog
 
-from podfleet.errors import ProviderError, StillThere
+from podfleet.errors import PodfleetError, StillThere
 from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.drain import DrainOutcome
+from podfleet.providers.runpod.stopping import STOPPING
 from podfleet.providers.runpod.wire import PodView
 
 log = structlog.get_logger()
 PATIENCE_S = 60.0  # how long a pod may go on being listed after its DELETE
-ASK_AGAIN_S = 5.0
+LOOK_AGAIN_S = 5.0
+ASK_AGAIN_S = 5.0  # then doubled
+ASKERS = 16
 
 
 class DeletesPods(Protocol):
@@ -63,32 +67,41 @@ class Ending:
         self._engine.require(f"ending {_named(wanted)}")
         since_s = self._clock.monotonic_s()
         self._ask(wanted)
-        self._prove(set(wanted), since_s)
+        with STOPPING.finishing():
+            self._prove(set(wanted), since_s)
         log.info("pods.ended", pod_ids=wanted, why=why)
 
     def _ask(self, pod_ids: Sequence[str]) -> None:
-        errors: list[ProviderError] = []
-        for pod_id in pod_ids:
-            self._census.note_ended(pod_id)
-            try:
-                self._client.delete_pod(pod_id)
-            except ProviderError as error:  # the others cost money too: ask them first
-                errors.append(error)
+        """All at the same time; what goes wrong with one holds up no other, since each costs money."""
+        with ThreadPoolExecutor(min(ASKERS, len(pod_ids))) as askers:
+            errors = [error for error in askers.map(self._ask_one, pod_ids) if error]
         if errors:
             raise errors[0]
 
+    def _ask_one(self, pod_id: str) -> PodfleetError | None:
+        self._census.note_ended(pod_id)
+        try:
+            self._client.delete_pod(pod_id)
+        except PodfleetError as error:
+            return error
+        return None
+
     def _prove(self, left: set[str], since_s: float) -> None:
-        give_up_s = since_s + PATIENCE_S
+        """Looks until they are gone, and asks again, each time after twice as long: a list may only lag behind."""
+        give_up_s, asked_s, gap_s = since_s + PATIENCE_S, since_s, ASK_AGAIN_S
         while True:
             left -= self._census.absent(left, since_s=since_s)
             if not left:
                 return
-            if self._clock.monotonic_s() >= give_up_s:
+            now_s = self._clock.monotonic_s()
+            if now_s >= give_up_s:
                 text = f"{_named(sorted(left))} still listed {PATIENCE_S:.0f} s after the end was asked for"
                 raise StillThere(f"{text}: still costs money, run `pulumi destroy` or `up` again", pod_ids=sorted(left))
-            self._clock.sleep(ASK_AGAIN_S)
+            self._clock.sleep(LOOK_AGAIN_S)
             since_s = self._clock.monotonic_s()
-            self._ask(sorted(left))
+            if since_s - asked_s >= gap_s:
+                asked_s, gap_s = since_s, 2 * gap_s
+                self._ask(sorted(left))
 
 
 def _named(pod_ids: Sequence[str]) -> str:
