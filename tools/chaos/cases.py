@@ -1,0 +1,191 @@
+"""All points, made from the requests that an undisturbed run of each update sends. PURE. Called by the runner."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tools.chaos.point import DESTROY, SCALE, SWAP, UPDATES, Fault, Point, Then, Update, Victim
+
+CHANGES = frozenset(
+    f"{what}.{verb}" for what in ("pods", "secrets", "registries", "volumes") for verb in ("create", "update", "delete")
+)
+TO_THREE, TO_ONE, TO_NONE = SCALE[1:]
+FIRST = SCALE[0]
+LAG_S = 0.15  # below the quick settings' absence interval, as a real lag has to be below 10 s
+HANG_S = 4.0  # longer than the quick patience waits for an answer
+Traffic = Mapping[Update, Sequence[str]]
+
+
+def all_points(traffic: Traffic) -> list[Point]:
+    """Each name once."""
+    found = {point.name: point for point in (*kills(traffic), *failures(traffic), *kinds(traffic), *unhurried())}
+    return list(found.values())
+
+
+def _each(update: Update, fault: Fault, **more: Any) -> Iterator[Point]:
+    for then in Then:
+        yield Point(update, fault, then, **more)
+
+
+def _spots(ops: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Each request of an update: its operation, and the how manieth of that operation it is."""
+    count = Counter[str]()
+    for op in ops:
+        count[op] += 1
+        yield op, count[op]
+
+
+# SIGKILL at every request
+
+
+def kills(traffic: Traffic) -> Iterator[Point]:
+    """Engine, provider, both, or the emulator; before the commit, and after it where there is one."""
+    for update in UPDATES:
+        for op, nth in _spots(traffic[update]):
+            for phase in ("before", "after") if op in CHANGES else ("before",):
+                for victim in (Victim.ENGINE, Victim.PROVIDER, Victim.BOTH):
+                    yield from _each(update, _at(op, phase, nth, action="hold"), victim=victim)
+                kind = "cloud-dies" if phase == "before" else "cloud-dies-after"
+                dies = Fault(_place(op, phase, nth), {"kind": kind, "op": op, "nth": nth})
+                yield from _each(update, dies, victim=Victim.CLOUD)
+
+
+def _place(op: str, phase: str, nth: int) -> str:
+    if op not in CHANGES:
+        return f"{op} {nth}"
+    return f"{op} {nth} {'before the commit' if phase == 'before' else 'before the answer'}"
+
+
+def _at(op: str, phase: str, nth: int, words: str = "", **order: Any) -> Fault:
+    return Fault(f"{words}{_place(op, phase, nth)}", {"op": op, "phase": phase, "nth": nth, **order})
+
+
+# A request fails
+
+
+def failures(traffic: Traffic) -> Iterator[Point]:
+    """500, a cut line, 429 and a proxy's page at every request; no answer for long where something was changed."""
+    for update in UPDATES:
+        for op, nth in _spots(traffic[update]):
+            yield from _each(update, _at(op, "before", nth, "500 at ", action="status", status=500))
+            yield from _each(update, _at(op, "before", nth, "line cut at ", action="drop"))
+            if op in CHANGES:
+                yield from _each(update, _at(op, "after", nth, "500 at ", action="status", status=500))
+                yield from _each(update, _at(op, "after", nth, "line cut at ", action="drop"))
+        for op in dict.fromkeys(traffic[update]):
+            yield from _each(update, Fault(f"429 at {op}", {"kind": "rate-limited", "op": op, "delay_s": 1}))
+            yield from _each(update, Fault(f"502 page at {op}", {"kind": "cloudflare-502", "op": op}))
+            yield from _each(update, _at(op, "before", 1, "401 at ", action="status", status=401))
+            ever = {"op": op, "phase": "before", "action": "status", "status": 500, "times": 0}
+            yield from _each(update, Fault(f"500 at each {op}", ever))
+            if op in CHANGES:
+                yield from _each(update, _at(op, "after", 1, "no answer at ", action="hang", delay_s=HANG_S))
+
+
+# The kinds of faults that users report
+
+
+def kinds(traffic: Traffic) -> Iterator[Point]:
+    """By name, at each request and each pod that they can strike."""
+    yield from _bad_creates()
+    yield from _bad_lists(traffic)
+    yield from _bad_ends()
+    yield from _bad_boots()
+    yield from _bad_hosts()
+
+
+def _kind(kind: str, nth: int = 1, text: str = "", **order: Any) -> Fault:
+    return Fault(f"{kind}{text} {nth}", {"kind": kind, "nth": nth, **order})
+
+
+def _ever(kind: str, **order: Any) -> Fault:
+    return Fault(f"{kind} each time", {"kind": kind, "times": 0, **order})
+
+
+def _bad_creates() -> Iterator[Point]:
+    for update, pods in ((TO_THREE, 3), (SWAP, 2)):
+        for nth in range(1, pods + 1):
+            for kind, more in _CREATES.items():
+                yield from _each(update, _kind(kind, nth, **more))
+        for status in (402, 403, 409, 422):
+            refusal = {"op": "pods.create", "phase": "before", "action": "status", "status": status}
+            yield from _each(update, Fault(f"{status} at pods.create", refusal))
+            yield from _each(update, Fault(f"{status} at each pods.create", {**refusal, "times": 0}))
+        for kind in ("create-then-500", "create-then-drop", "create-twice", "capacity-flap"):
+            yield from _each(update, _ever(kind))
+
+
+_CREATES: dict[str, dict[str, Any]] = {
+    "create-then-500": {},
+    "create-then-hang": {"delay_s": HANG_S},
+    "create-then-drop": {},
+    "create-twice": {},
+    "create-hidden": {"delay_s": LAG_S},
+    "capacity-flap": {"times": 1, "probability": 1},
+}
+
+
+def _bad_lists(traffic: Traffic) -> Iterator[Point]:
+    for update in UPDATES:
+        if update is FIRST:
+            continue
+        yield from _each(update, _ever("list-lag", delay_s=LAG_S))
+        for nth in range(1, traffic[update].count("pods.list") + 1):
+            yield from _each(update, _kind("list-stale-once", nth))
+            yield from _each(update, _kind("page-lost", nth))
+
+
+def _bad_ends() -> Iterator[Point]:
+    for update, pods in ((TO_ONE, 2), (TO_NONE, 1), (SWAP, 2), (DESTROY, 2)):
+        for nth in range(1, pods + 1):
+            for kind in ("delete-stays", "delete-404"):
+                yield from _each(update, _kind(kind, nth))
+    for update in (TO_ONE, DESTROY):
+        yield from _each(update, _ever("delete-stays"))
+
+
+def _bad_boots() -> Iterator[Point]:
+    for nth in (1, 2, 3):
+        for kind, ends_in in _BOOTS.items():
+            yield from _each(TO_THREE, _kind(kind, nth), refresh=True, ends_in=ends_in)
+
+
+_BOOTS = {
+    "boot-null": "RUNNING",
+    "boot-error": "ERROR",
+    "boot-exited": "EXITED",
+    "driver-old": "RUNNING",
+    "secret-missing": "ERROR",
+}
+
+
+def _bad_hosts() -> Iterator[Point]:
+    for kind, ends_in in _HOSTS.items():
+        for nth in (1, 2):
+            yield from _each(TO_THREE, _kind(kind, nth), later=True, refresh=True, ends_in=ends_in)
+
+
+_HOSTS = {"host-death": "ERROR", "host-gone": "TERMINATED", "spot-preempt": "EXITED", "port-change": "RUNNING"}
+
+
+# With the default settings: how long it takes a person
+
+
+def unhurried() -> Iterator[Point]:
+    """A few of them with the waits that a real stack has."""
+    for fault, victim in (
+        (_at("pods.create", "after", 2, action="hold"), Victim.ENGINE),
+        (_at("pods.create", "before", 2, action="hold"), Victim.ENGINE),
+        (_at("pods.create", "after", 2, action="hold"), Victim.BOTH),
+        (_kind("create-then-500", 2), Victim.NOBODY),
+        (_kind("create-then-drop", 2), Victim.NOBODY),
+        (_kind("create-twice", 2), Victim.NOBODY),
+    ):
+        yield from _each(TO_THREE, fault, victim=victim, defaults=True)
+    for fault, victim in (
+        (_at("pods.delete", "before", 1, action="hold"), Victim.ENGINE),
+        (_kind("delete-stays", 1), Victim.NOBODY),
+    ):
+        yield from _each(TO_ONE, fault, victim=victim, defaults=True)

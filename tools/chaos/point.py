@@ -1,0 +1,88 @@
+"""A crash point: what is done to which update, and what a person does next. PURE. Made by `cases`, run by `strike`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tools.chaos.program import Size
+
+
+class Then(StrEnum):
+    """The one command that follows."""
+
+    UP = "up"
+    DESTROY = "destroy"
+
+
+class Victim(StrEnum):
+    """Who gets SIGKILL when the fault hits."""
+
+    NOBODY = ""
+    ENGINE = "engine"
+    PROVIDER = "provider"
+    BOTH = "engine and provider"
+    CLOUD = "localcloud"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update: to a size, or to nothing at all (`destroy`)."""
+
+    before: tuple[Size, ...]
+    to: Size | None
+
+    def __str__(self) -> str:
+        start = str(self.before[-1]) if self.before else "nothing"
+        return f"destroy of {start}" if self.to is None else f"{start} → {self.to}"
+
+
+SCALE = (
+    Update((), Size(0)),
+    Update((Size(0),), Size(3)),
+    Update((Size(0), Size(3)), Size(1)),
+    Update((Size(0), Size(3), Size(1)), Size(0)),
+)
+SWAP = Update((Size(2),), Size(2, image=1))
+DESTROY = Update((Size(2),), None)
+UPDATES = (*SCALE, SWAP, DESTROY)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An order for the emulator's fault table; `text` names it."""
+
+    text: str
+    order: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """`later`: the fault is armed when the update is over. `ends_in`: what becomes of the pod that it strikes."""
+
+    update: Update
+    fault: Fault
+    then: Then
+    victim: Victim = Victim.NOBODY
+    later: bool = False
+    refresh: bool = False
+    ends_in: str = ""
+    ssh: bool = False
+    defaults: bool = False
+
+    @property
+    def name(self) -> str:
+        """Unique, and the same in each run."""
+        killed = f"kill {self.victim} at " if self.victim else ""
+        settings = ", default settings" if self.defaults else ""
+        then = f"refresh and {self.then}" if self.refresh else str(self.then)
+        return f"{killed}{self.fault.text}, {self.update}{settings}, then {then}"
+
+    @property
+    def wanted(self) -> Size | None:
+        """What there has to be after the follow-up."""
+        if self.then is Then.DESTROY:
+            return None
+        return self.update.to or self.update.before[-1]

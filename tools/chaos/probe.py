@@ -1,0 +1,31 @@
+"""What an undisturbed run of each update asks the cloud for, in order. Called before the points are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.chaos import driver
+from tools.chaos.account import Account
+from tools.chaos.point import UPDATES, Fault, Point, Then, Update
+from tools.chaos.strike import Keys, Trial, TrialFailed
+
+
+def probe(folder: Path, keys: Keys) -> dict[Update, list[str]]:
+    """Operations by update. Raises TrialFailed where an update fails although nothing disturbs it."""
+    account = Account(folder / "account")
+    account.open()
+    try:
+        return {update: _ops(account, folder, number, update, keys) for number, update in enumerate(UPDATES)}
+    finally:
+        account.close()
+
+
+def _ops(account: Account, folder: Path, number: int, update: Update, keys: Keys) -> list[str]:
+    point = Point(update, Fault("nothing", {}), Then.UP)
+    trial = Trial(point, account, folder / f"probe-{number}", 900000 + number, keys)
+    trial.prepare()
+    since = account.cloud.last_seq()
+    rc = driver.run(trial.order(update.to))
+    if rc:
+        raise TrialFailed(f"{update} failed although nothing disturbed it; see {trial.folder}")
+    return [event["op"] for event in account.cloud.events("request", since=since)]
