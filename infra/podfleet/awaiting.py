@@ -251,7 +251,8 @@ class UpAndWait:
         pods = self._lookout.fleet(uid=self._config.uid, prefix=self._prefix)
         usd = sum(pod.cost_usd_per_hr for pod in pods)
         ways = f"`podfleet status {self._stack}` shows them, `podfleet destroy {self._stack}` ends them"
-        return f"{len(pods)} pods are there, ${usd:.2f}/h: {ways}" if pods else "no pod is there"
+        there = "1 pod is" if len(pods) == 1 else f"{len(pods)} pods are"
+        return f"{there} there, ${usd:.2f}/h: {ways}" if pods else "no pod is there"
 
 
 class _NoDrain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from podfleet.errors import PodfleetError
 from podfleet.workspace import Workspace, complete, find, prepare
 
 if TYPE_CHECKING:
+    from podfleet.avoid import AvoidList
     from podfleet.config import PodfleetConfig
     from podfleet.deploy import Deployment
     from podfleet.providers.runpod.client import Access, RunpodClient
@@ -76,7 +78,16 @@ def deployment_of(workspace: Workspace) -> Deployment:
     for name in os.environ.keys() - full.keys():
         del os.environ[name]  # the Automation API hands our own environment on: another stack's must not be in it,
     os.environ.update(full)  # and it looks for the engine on our own PATH
-    return Deployment(workspace, full, show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
+    deployment = Deployment(workspace, full, show=lambda text: print(text.rstrip("\n"), file=sys.stderr))
+    deployment.tell(avoid_of(workspace).variable(now_s=time.time()))
+    return deployment
+
+
+def avoid_of(workspace: Workspace) -> AvoidList:
+    """Hosts where a pod of this stack failed to boot."""
+    from podfleet.avoid import AvoidList
+
+    return AvoidList(workspace.state_dir / "avoid" / f"{workspace.stack}.json")
 
 
 def cloud_of(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:
