@@ -25,7 +25,7 @@ from podfleet.providers.runpod.census import is_ours
 from podfleet.providers.runpod.clock import Clock, RealClock
 from podfleet.providers.runpod.fleet import unknown_pods
 from podfleet.stackcloud import stack_cloud
-from podfleet.state import Lock, StateFolder, load, read_state, state_folder
+from podfleet.state import Lock, StateFolder, is_locked, load, read_state, refresh_root, state_folder
 from podfleet.workspace import Workspace, run_engine
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 MARKS = (STACK_VARIABLE, "PULUMI_BACKEND_URL", "PULUMI_HOME")  # a stack's processes have them as we have them
 HOLDER = re.compile(r"created by \S*?@?([^@\s]+) \(pid (\d+)\)(?: at (\S+))?")
 SHOWN = 4
-LOCKED = ("is currently locked by", "Another update is currently in progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,10 @@ class Healing:
             return []
         done = self._refresh(view.root)
         removed = []
-        if _is_locked(done):
+        if is_locked(done):
             removed = self._unlocked(done.stdout + done.stderr)
             done = self._refresh(view.root)
-        if _is_locked(done):
+        if is_locked(done):
             raise StackLocked("another update of this stack has begun in this moment: wait for it")
         if not view.pending:
             return removed
@@ -129,9 +128,7 @@ class Healing:
         return [_removed(holder) for holder in holders]
 
     def _refresh(self, root: str) -> CompletedProcess[str]:
-        """Of the stack's own entry alone, for which no provider is asked."""
-        words = ["refresh", "--yes", "--skip-preview", "--clear-pending-creates", *(["--target", root] if root else [])]
-        return run_engine(self.workspace, self.env, *words, check=False)
+        return refresh_root(self.workspace, self.env, root, "--clear-pending-creates")
 
 
 def last_look(workspace: Workspace, config: PodfleetConfig, env: Mapping[str, str], healed: Healed) -> str:
@@ -209,10 +206,6 @@ def holders_in(text: str) -> list[Holder]:
         except ValueError:
             continue
     return found
-
-
-def _is_locked(done: CompletedProcess[str]) -> bool:
-    return done.returncode != 0 and any(words in done.stdout + done.stderr for words in LOCKED)
 
 
 def _shared_line(holders: Sequence[Holder], stack: str) -> str:

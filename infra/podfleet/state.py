@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ from podfleet.errors import EngineError, StateUnreadable
 from podfleet.processes import Holder
 from podfleet.workspace import Workspace, run_engine
 
+LOCKED = ("is currently locked by", "Another update is currently in progress")
 SCHEME = "file://"
 BOOKKEEPING = ".pulumi"
 ROOT_TYPE = "pulumi:pulumi:Stack"
@@ -104,6 +106,17 @@ def read_state(workspace: Workspace, env: Mapping[str, str]) -> StateView:
     except (ValueError, KeyError, TypeError):
         raise StateUnreadable("the state cannot be read: the engine shows something else") from None
     return view_of(deployment)
+
+
+def is_locked(done: CompletedProcess[str]) -> bool:
+    """Whether a command of the engine failed because another update runs."""
+    return done.returncode != 0 and any(words in done.stdout + done.stderr for words in LOCKED)
+
+
+def refresh_root(workspace: Workspace, env: Mapping[str, str], root: str, *words: str) -> CompletedProcess[str]:
+    """Refresh the stack's own entry, for which no provider is asked: it takes the lock, and so tells of another's."""
+    target = ["--target", root] if root else []
+    return run_engine(workspace, env, "refresh", "--yes", "--skip-preview", *words, *target, check=False)
 
 
 def view_of(deployment: Mapping[str, Any]) -> StateView:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from podfleet.cli import deploying, environment, seeing, sizing
+from podfleet.cli import deploying, ending, environment, seeing, sizing
 from podfleet.errors import PodfleetError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS = (
     seeing.status,
     seeing.steps,
     seeing.policy,
+    ending.sweep,
 )
 for command in COMMANDS:  # in the order of the help
     app.command()(command)
