@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 HASH_CHARS = 8
 SSH_PORT = "22/tcp"
 TAILNET_KEY_VARIABLE = "PODFLEET_TAILNET_KEY"
+SCRYPT_COST, SCRYPT_MEMORY = 2**15, 64 * 2**20  # about 0.1 s a guess
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """The network volume of a pod: where it is, what it is made of, where the pod finds it. Its size may grow."""
+
+    data_center_id: str
+    type: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +43,18 @@ class PodSpec:
     disk_gb: int
     ports: tuple[str, ...]
     bootstrap: str
+    mount: Mount | None = None
 
 
 def pod_spec(config: PodfleetConfig) -> PodSpec:
-    """The spec of every pod of this stack."""
+    """The spec of every pod of this stack. With a volume, pods are where that is."""
+    mount = Mount(config.volume_data_center_id, config.volume_type, config.volume_path) if config.volume_gb else None
     return PodSpec(
+        mount=mount,
         image=config.image,
         gpu_types=config.gpu_types,
         cloud=config.cloud,
-        data_center_ids=config.data_center_ids,
+        data_center_ids=(mount.data_center_id,) if mount else config.data_center_ids,
         min_cuda_version=config.min_cuda_version,
         disk_gb=config.disk_gb,
         ports=(SSH_PORT,) if config.bootstrap == "image" else (),
@@ -49,9 +63,9 @@ def pod_spec(config: PodfleetConfig) -> PodSpec:
 
 
 def spec_hash(uid: str, spec: PodSpec) -> str:
-    """8 hex characters of the stack's uid and the spec."""
-    text = json.dumps([uid, asdict(spec)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]
+    """8 hex characters of the stack's uid and the spec; what is not used is not in it, so that old pods keep theirs."""
+    fields = {key: value for key, value in asdict(spec).items() if not (key == "mount" and value is None)}
+    return _short_hash(json.dumps([uid, fields], sort_keys=True))
 
 
 def name_prefix(project: str, stack: str) -> str:
@@ -70,8 +84,28 @@ def slot_of(name: str, prefix: str) -> str:
 
 
 def secret_name(project: str, stack: str, uid: str, purpose: str) -> str:
-    """Fixed name of an account secret of ours."""
-    return f"{project}-{stack}-{purpose}-{hashlib.sha256(uid.encode()).hexdigest()[:HASH_CHARS]}"
+    """Fixed name of an account secret of ours, or of a network volume."""
+    return f"{name_prefix(project, stack)}{purpose}-{_short_hash(uid)}"
+
+
+def registry_name(project: str, stack: str, uid: str, *, username: str, password: str) -> str:
+    """Name of a registry login. RunPod cannot change one, so another login has another name and both can be there.
+
+    The end is a slow, salted hash: whoever reads names in the account learns nothing of the password.
+    """
+    login = json.dumps([username, password]).encode()
+    end = hashlib.scrypt(login, salt=uid.encode(), n=SCRYPT_COST, r=8, p=1, maxmem=SCRYPT_MEMORY, dklen=HASH_CHARS // 2)
+    return f"{secret_name(project, stack, uid, 'registry')}-{end.hex()}"
+
+
+def is_account_name(name: str, *, prefix: str, uid: str) -> bool:
+    """Whether a secret, registry login or volume is of this fleet: by the names that the two functions above give."""
+    pattern = rf"{re.escape(prefix)}[a-z][a-z0-9]*-{_short_hash(uid)}(-[0-9a-f]{{{HASH_CHARS}}})?"
+    return bool(uid) and bool(prefix) and bool(re.fullmatch(pattern, name))
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_CHARS]
 
 
 def secret_reference(name: str) -> str:
@@ -106,6 +140,7 @@ def pod_environment(config: PodfleetConfig, *, slot: str, name: str, tailnet_sec
         "node_name": name,
         "max_runtime_s": config.max_runtime_minutes * 60,
         "self_stop": self_stop_requests(config.runpod_url),
+        "model_cache": config.volume_path if config.volume_gb else "",
     }
     if config.bootstrap == "image":
         fields |= {"wait_for_start": True, "bootstrap_deadline_s": config.bootstrap_deadline_minutes * 60}

@@ -31,7 +31,10 @@ class SelfStopRequest(BaseModel):
 
 
 class NodeSettings(BaseModel):
-    """Everything that a node can be told. In a limit, 0 means: this rule is off."""
+    """Everything that a node can be told. In a limit, 0 means: this rule is off.
+
+    `model_cache` is the folder in which engines keep fetched models (a network volume); empty: the image's own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,6 +54,7 @@ class NodeSettings(BaseModel):
     http_proxy: str = ""
     engine: str = "parakeet"
     model: str = ""
+    model_cache: str = ""
     language: str = ""
 
     poll_s: float = Field(5, gt=0)

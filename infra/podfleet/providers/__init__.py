@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from podfleet.providers.runpod.guard import Guard
+    from podfleet.providers.runpod.holdings import Holdings
     from podfleet.providers.runpod.pod import Pod
     from podfleet.providers.runpod.reachable import PodReachable
+    from podfleet.providers.runpod.registry import Registry
     from podfleet.providers.runpod.secret import Secret
     from podfleet.providers.runpod.sweep import Sweep
+    from podfleet.providers.runpod.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,33 @@ class Provider:
     sweep: type[Sweep]
     reachable: type[PodReachable]
     secret: type[Secret]
+    registry: type[Registry]
+    volume: type[Volume]
+    holdings: type[Holdings]
 
 
 def _runpod() -> Provider:
-    from podfleet.providers.runpod import guard, pod, reachable, secret, sweep  # noqa: PLC0415  (lazy on purpose)
+    from podfleet.providers.runpod import (  # noqa: PLC0415  (lazy on purpose)
+        guard,
+        holdings,
+        pod,
+        reachable,
+        registry,
+        secret,
+        sweep,
+        volume,
+    )
 
-    return Provider(pod.Pod, guard.Guard, sweep.Sweep, reachable.PodReachable, secret.Secret)
+    return Provider(
+        pod=pod.Pod,
+        guard=guard.Guard,
+        sweep=sweep.Sweep,
+        reachable=reachable.PodReachable,
+        secret=secret.Secret,
+        registry=registry.Registry,
+        volume=volume.Volume,
+        holdings=holdings.Holdings,
+    )
 
 
 PROVIDERS: Mapping[str, Callable[[], Provider]] = {"runpod": _runpod}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 from pydantic import ValidationError
 
-from podfleet.providers.runpod.answers import JsonObject, Model, checked, parse
+from podfleet.providers.runpod.answers import JsonObject, Model, checked, hiding, parse
 from podfleet.providers.runpod.wire import AccountSecret
 from podfleet.providers.runpod.wire_account import (
     Balance,
@@ -52,13 +52,15 @@ class AccountCalls:
     def create_secret(self, name: str, value: str, description: str) -> AccountSecret:
         """RequestRejected with status 409 when the name is taken."""
         body = {"name": name, "value": value, "description": description}
-        secret = parse(self._send("POST", "/account/secrets", json=body), WireSecret)
+        with hiding(value):
+            secret = parse(self._send("POST", "/account/secrets", json=body), WireSecret)
         return AccountSecret(secret.id, secret.name)
 
     def update_secret(self, secret_id: str, value: str, description: str) -> None:
         """Rotate the value in place: pods that refer to it are not touched."""
         body = {"value": value, "description": description}
-        self._send("PATCH", f"/account/secrets/{checked(secret_id)}", json=body)
+        with hiding(value):
+            self._send("PATCH", f"/account/secrets/{checked(secret_id)}", json=body)
 
     def delete_secret(self, secret_id: str) -> bool:
         """False where there is none any more."""
@@ -74,7 +76,8 @@ class AccountCalls:
     def create_registry(self, name: str, username: str, password: str) -> Registry:
         """There is no change of a login afterwards: another one is another registry."""
         body = {"name": name, "username": username, "password": password}
-        return parse(self._send("POST", "/registries", json=body), WireRegistry).view()
+        with hiding(password):
+            return parse(self._send("POST", "/registries", json=body), WireRegistry).view()
 
     def delete_registry(self, registry_id: str) -> bool:
         """False where there is none any more."""

@@ -18,10 +18,14 @@ from podfleet.providers.runpod.drain import Drain
 from podfleet.providers.runpod.ending import Ending, Watch
 from podfleet.providers.runpod.engine import watch_engine
 from podfleet.providers.runpod.fleet import GuardCore, SweepCore
+from podfleet.providers.runpod.leftovers import LeftoverCore
+from podfleet.providers.runpod.lookup import Lookup
+from podfleet.providers.runpod.registries import RegistryCore
 from podfleet.providers.runpod.secrets import SecretCore
 from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.spend import Bills, SpendGuard, Spends, terms_of
 from podfleet.providers.runpod.spend_book import book_in
+from podfleet.providers.runpod.volumes import VolumeCore
 from podfleet.providers.runpod.waiting import Limits, ReachableCore
 from podfleet.providers.runpod.wire import LogLine
 
@@ -42,6 +46,9 @@ class Runtime:
     secrets: SecretCore
     ending: Ending
     spend: Spends
+    registries: RegistryCore
+    volumes: VolumeCore
+    leftovers: LeftoverCore
 
 
 def runtime(settings: ProviderSettings) -> Runtime:
@@ -74,6 +81,8 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
         clock,
         terms_of(absence_interval_s=settings.absence_interval_s, reconcile_s=settings.reconcile_s),
     )
+    lookup = Lookup(clock, settings.reconcile_s, pause_s)
+    volumes = VolumeCore(client, lookup, engine, clock)
     policy = RentPolicy(settings.reconcile_s, pause_s, settings.max_runtime_s)
     return Runtime(
         client=client,
@@ -86,5 +95,8 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
         ),
         secrets=SecretCore(client),
         spend=spend,
+        registries=RegistryCore(client, lookup, engine),
+        volumes=volumes,
+        leftovers=LeftoverCore(client, volumes.delete),
         ending=ending,
     )

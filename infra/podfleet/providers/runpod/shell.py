@@ -1,8 +1,9 @@
-"""What the five dynamic providers share. They are shells: settings from the engine, everything else from the core.
+"""What the dynamic providers share. They are shells: settings from the engine, everything else from the core.
 
 The state stores their dotted paths, for ever: `podfleet.providers.runpod.pod.PodProvider`, `….guard.GuardProvider`,
-`….sweep.SweepProvider`, `….reachable.PodReachableProvider`, `….secret.SecretProvider`. After a move `destroy` fails on
-every pod. The instances are pickled into the state: an attribute set before `configure` would be stored with them.
+`….sweep.SweepProvider`, `….reachable.PodReachableProvider`, `….secret.SecretProvider`, `….registry.RegistryProvider`,
+`….volume.VolumeProvider`, `….holdings.HoldingsProvider`. After a move `destroy` fails on every one of them. The
+instances are pickled into the state: an attribute set before `configure` would be stored with them.
 """
 
 from __future__ import annotations

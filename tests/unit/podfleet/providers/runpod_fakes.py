@@ -57,16 +57,29 @@ def problem(status: int, detail: str, **headers: str) -> httpx.Response:
     )
 
 
+NONE_LEFT: dict[str, Any] = {"availability": "NONE", "dataCenters": [], "cudaVersions": []}
+
+
+def gpu_row(gpu: str, secure: float, community: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A line of the catalogue; `cuda=12.4`: no host of it has a later version."""
+    price = {"secure": secure, "community": community}
+    return {"id": gpu, "name": gpu, "memory": 24, "price": price, "availability": "HIGH", **more}
+
+
 class FakeRunpod:
     """Pods, secrets and logs in dictionaries. `script[(method, path-prefix)]` holds answers that come first."""
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
         self.secrets: dict[str, dict[str, str]] = {}
+        self.registries: dict[str, dict[str, str]] = {}
+        self.volumes: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, list[tuple[str, str]]] = {}
         self.requests: list[httpx.Request] = []
         self.script: dict[str, list[Answer]] = {}
         self.page_size = 100
+        self.gpus = [gpu_row("GPU A", 0.25), gpu_row("GPU B", 0.3)]
+        self._numbers = itertools.count(1)
         self._ids = (f"pod{n:04d}" for n in itertools.count(1))
 
     # Tests talk to these
@@ -86,6 +99,14 @@ class FakeRunpod:
 
     def deletes(self) -> list[str]:
         return [r.url.path.rsplit("/", 1)[1] for r in self.requests if r.method == "DELETE"]
+
+    def asked(self) -> list[str]:
+        """The candidates of the POSTs, in their order."""
+        return [" ".join([body["gpu"]["id"], body["cloud"], *body.get("dataCenterIds", [])]) for body in self.posts()]
+
+    def catalogue_reads(self) -> list[str]:
+        """The clouds of the catalogue's requests."""
+        return [r.url.params["cloud"] for r in self.requests if r.url.path == "/v2/catalog/gpus"]
 
     def lists(self) -> int:
         return sum(1 for r in self.requests if r.method == "GET" and r.url.path == "/v2/pods")
@@ -108,7 +129,9 @@ class FakeRunpod:
         path = request.url.path.removeprefix("/v2")
         if path.endswith("/logs"):
             return "logs"
-        kind = "secret" if path.startswith("/account/secrets") else "gpus" if path.startswith("/catalog") else "pod"
+        kinds = {"/account/secrets": "secret", "/catalog": "gpus", "/registries": "registry"}
+        kinds |= {"/network-volumes": "volume", "/billing": "billing", "/graphql": "graphql"}
+        kind = next((kind for start, kind in kinds.items() if path.startswith(start)), "pod")
         return f"{request.method.lower()}_{kind}"
 
     def do_get_pod(self, request: httpx.Request) -> httpx.Response:
@@ -121,7 +144,9 @@ class FakeRunpod:
     def do_post_pod(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         pod_id = self.add(body["name"], status="PROVISIONING")
+        place = next(iter(body.get("dataCenterIds", [])), None)
         self.pods[pod_id] |= {"env": body["env"], "gpu": body["gpu"], "cost": 0.25, "cloud": body["cloud"]}
+        self.pods[pod_id] |= {"dataCenterId": place}
         return httpx.Response(201, json=self.pods[pod_id])
 
     def do_delete_pod(self, request: httpx.Request) -> httpx.Response:
@@ -151,6 +176,43 @@ class FakeRunpod:
         gone = self.secrets.pop(request.url.path.rsplit("/", 1)[1], None)
         return httpx.Response(204) if gone else problem(404, "resource not found")
 
+    def do_get_registry(self, request: httpx.Request) -> httpx.Response:
+        cards = [{"id": key, "name": row["name"]} for key, row in self.registries.items()]
+        return httpx.Response(200, json={"registries": cards})
+
+    def do_post_registry(self, request: httpx.Request) -> httpx.Response:
+        registry_id = f"reg{next(self._numbers)}"
+        self.registries[registry_id] = json.loads(request.content)
+        return httpx.Response(201, json={"id": registry_id, "name": self.registries[registry_id]["name"]})
+
+    def do_delete_registry(self, request: httpx.Request) -> httpx.Response:
+        gone = self.registries.pop(request.url.path.rsplit("/", 1)[1], None)
+        return httpx.Response(204) if gone else problem(404, "resource not found")
+
+    def do_get_volume(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"networkVolumes": list(self.volumes.values())})
+
+    def do_post_volume(self, request: httpx.Request) -> httpx.Response:
+        volume_id = f"vol{next(self._numbers)}"
+        self.volumes[volume_id] = {"id": volume_id, **json.loads(request.content)}
+        return httpx.Response(201, json=self.volumes[volume_id])
+
+    def do_patch_volume(self, request: httpx.Request) -> httpx.Response:
+        row = self.volumes.get(request.url.path.rsplit("/", 1)[1])
+        if row is None:
+            return problem(404, "resource not found")
+        row |= json.loads(request.content)
+        return httpx.Response(200, json=row)
+
+    def do_delete_volume(self, request: httpx.Request) -> httpx.Response:
+        gone = self.volumes.pop(request.url.path.rsplit("/", 1)[1], None)
+        return httpx.Response(204) if gone else problem(404, "resource not found")
+
+    def do_get_gpus(self, request: httpx.Request) -> httpx.Response:
+        floor = float(request.url.params.get("minCudaVersion", "0"))
+        rows = [row if floor <= row.get("cuda", 99) else {**row, **NONE_LEFT} for row in self.gpus]
+        return httpx.Response(200, json={"gpus": rows})
+
     def do_logs(self, request: httpx.Request) -> httpx.Response:
         wanted = request.url.params["source"]
         lines = self.logs.get(request.url.path.split("/")[-2], [])
@@ -168,9 +230,11 @@ def client_of(fake: Answer, clock: FakeClock | None = None, key: str = "rpa_test
     )
 
 
-def runtime_of(fake: FakeRunpod, clock: FakeClock, **settings: Any) -> Runtime:
-    chosen = ProviderSettings(api_key="rpa_test", base_url="http://127.0.0.1:9", **settings)
-    return build(chosen, client_of(fake, clock), NoEngine(), clock)
+def runtime_of(fake: FakeRunpod, clock: FakeClock, *, jitter: float = 0.5, **settings: Any) -> Runtime:
+    """One round of creates, unless told otherwise."""
+    quick = {"create_rounds": 1, **settings}
+    chosen = ProviderSettings(api_key="rpa_test", base_url="http://127.0.0.1:9", **quick)
+    return build(chosen, client_of(fake, clock), NoEngine(), clock, jitter=lambda: jitter, ssh_answers=lambda _: True)
 
 
 def lost(request: httpx.Request) -> httpx.Response:

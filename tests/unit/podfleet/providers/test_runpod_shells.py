@@ -27,6 +27,9 @@ PATHS = [
     "podfleet.providers.runpod.sweep.SweepProvider",
     "podfleet.providers.runpod.reachable.PodReachableProvider",
     "podfleet.providers.runpod.secret.SecretProvider",
+    "podfleet.providers.runpod.registry.RegistryProvider",
+    "podfleet.providers.runpod.volume.VolumeProvider",
+    "podfleet.providers.runpod.holdings.HoldingsProvider",
 ]
 
 
@@ -43,7 +46,8 @@ def test_the_path_in_every_state_has_not_moved(path: str) -> None:
 
 def test_the_table_of_providers_is_complete() -> None:
     table = PROVIDERS["runpod"]()
-    assert {table.pod, table.guard, table.sweep, table.reachable, table.secret} == {
+    made = {table.pod, table.guard, table.sweep, table.reachable, table.secret}
+    assert made | {table.registry, table.volume, table.holdings} == {
         getattr(importlib.import_module(f"podfleet.providers.runpod.{module}"), name)
         for module, name in [
             ("pod", "Pod"),
@@ -51,6 +55,9 @@ def test_the_table_of_providers_is_complete() -> None:
             ("sweep", "Sweep"),
             ("reachable", "PodReachable"),
             ("secret", "Secret"),
+            ("registry", "Registry"),
+            ("volume", "Volume"),
+            ("holdings", "Holdings"),
         ]
     }
 

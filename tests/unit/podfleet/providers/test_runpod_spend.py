@@ -482,7 +482,7 @@ def test_threads_that_rent_and_end_never_exceed_a_limit(tmp_path: Path, seed: in
         list(workers.map(rent, range(60)))
     assert worst[0] <= 5
     assert worst[1] <= 3.0 + 1e-9
-    assert next(world.ids) > 4  # it was tried
+    assert next(world.ids) >= 3  # it was tried
 
 
 class Interleaved(RuleBasedStateMachine):
