@@ -58,6 +58,11 @@ class Census:
         self._last: Snapshot | None = None
         self._ended: set[str] = set()
 
+    @property
+    def poll_interval_s(self) -> float:
+        """How far apart the looks of those who wait are."""
+        return self._looks.poll_interval_s
+
     def since(self, not_before_s: float) -> Snapshot:
         """A list that was asked for at `not_before_s` (monotonic) or later; waits until then."""
         self._clock.sleep(not_before_s - self._clock.monotonic_s())

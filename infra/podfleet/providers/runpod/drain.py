@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podfleet.errors import ProviderError
+from podfleet.providers.runpod.ssh_port import answers
+from podfleet.providers.runpod.stopping import STOPPING
 from podfleet.providers.runpod.wire import LogLine, PodView, SshAddress
 from podfleet_node.schemas import HOST_KEY_LINE
 
@@ -27,6 +29,7 @@ LOGIN_S = 20.0  # but one that answers may be busy
 RELEASE_S = 10.0  # what the node may take after its own deadline to give back the rest
 LOG_TAIL = 5000  # the host key is printed at the start: behind it may lie hours of work
 LOG_READERS = 8
+STOP_LOOK_S = 0.5
 LOG_TRIES = 3
 DRAINED, DEADLINE_PASSED, NO_NODE = 0, 3, 4  # exit statuses of `podfleet-node drain`
 RESULTS = {DRAINED: "drained", DEADLINE_PASSED: "deadline passed", NO_NODE: "no node running"}
@@ -52,10 +55,18 @@ ReadLogs = Callable[[str, int], list[LogLine]]
 
 
 class Drain:
-    """Tells pods to drain. Never raises because of a pod: the end follows in any case."""
+    """Tells pods to drain. Never raises because of a pod: the end follows in any case, unless we are told to stop."""
 
-    def __init__(self, read_logs: ReadLogs, *, private_key: str, deadline_s: float) -> None:
+    def __init__(
+        self,
+        read_logs: ReadLogs,
+        *,
+        private_key: str,
+        deadline_s: float,
+        ssh_answers: Callable[[SshAddress], bool] = answers,
+    ) -> None:
         self._read_logs = read_logs
+        self._ssh_answers = ssh_answers
         self._private_key = private_key
         self._deadline_s = deadline_s
 
@@ -67,10 +78,12 @@ class Drain:
         if not reachable:
             return outcomes
         with ThreadPoolExecutor(LOG_READERS) as readers:
-            found = list(readers.map(self._target, reachable))
+            found = list(readers.map(STOPPING.passed_on(self._target), reachable))
         outcomes += [target for target in found if isinstance(target, DrainOutcome)]
         targets = [target for target in found if isinstance(target, _Target)]
-        return outcomes + (asyncio.run(self._drain_all(targets)) if targets else [])
+        outcomes += asyncio.run(self._drain_all(targets)) if targets else []
+        STOPPING.check()
+        return outcomes
 
     def _cannot(self, pod: PodView) -> str:
         if self._deadline_s <= 0:
@@ -82,6 +95,8 @@ class Drain:
         return "" if self._private_key else "no SSH key in the stack config"
 
     def _target(self, pod: PodView) -> _Target | DrainOutcome:
+        if pod.ssh and not self._ssh_answers(pod.ssh):
+            return DrainOutcome(pod.id, told=False, text="no sshd answers")
         reason = "no host key in the log"
         for _ in range(LOG_TRIES):  # a slow answer looks like an empty log
             try:
@@ -95,7 +110,12 @@ class Drain:
 
     async def _drain_all(self, targets: Sequence[_Target]) -> list[DrainOutcome]:
         end_s = asyncio.get_running_loop().time() + self._deadline_s
-        return list(await asyncio.gather(*(self._drain_one(target, end_s) for target in targets)))
+        drains = [asyncio.ensure_future(self._drain_one(target, end_s)) for target in targets]
+        while (await asyncio.wait(drains, timeout=STOP_LOOK_S))[1]:
+            if STOPPING.interrupts:
+                for each in drains:
+                    each.cancel()
+        return [each.result() for each in drains if not each.cancelled()]
 
     async def _drain_one(self, target: _Target, end_s: float) -> DrainOutcome:
         import asyncssh  # noqa: PLC0415  (half a second that a preview need not pay)

@@ -74,7 +74,7 @@ class Ending:
     def _ask(self, pod_ids: Sequence[str]) -> None:
         """All at the same time; what goes wrong with one holds up no other, since each costs money."""
         with ThreadPoolExecutor(min(ASKERS, len(pod_ids))) as askers:
-            errors = [error for error in askers.map(self._ask_one, pod_ids) if error]
+            errors = [error for error in askers.map(STOPPING.passed_on(self._ask_one), pod_ids) if error]
         if errors:
             raise errors[0]
 

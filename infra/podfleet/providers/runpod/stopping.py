@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from podfleet.errors import Interrupted
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Stopping:
@@ -32,9 +37,14 @@ class Stopping:
     def asked(self) -> bool:
         return self._asked.is_set()
 
+    @property
+    def interrupts(self) -> bool:
+        """Whether the calling thread is to stop."""
+        return self.asked and not self._finishes()
+
     def check(self, what: str = "") -> None:
         """Raises Interrupted, so that `what` is not begun."""
-        if self.asked and not self._finishes():
+        if self.interrupts:
             raise Interrupted(self._why, what)
 
     def wait(self, seconds: float) -> None:
@@ -54,6 +64,18 @@ class Stopping:
             yield
         finally:
             self._mine.depth -= 1
+
+    def passed_on(self, call: Callable[P, T]) -> Callable[P, T]:
+        """`call` for a thread that helps this one: what this one finishes, the helper finishes, too."""
+        if not self._finishes():
+            return call
+
+        @wraps(call)
+        def finishing(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self.finishing():
+                return call(*args, **kwargs)
+
+        return finishing
 
     def _finishes(self) -> bool:
         return getattr(self._mine, "depth", 0) > 0
