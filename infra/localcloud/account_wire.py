@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from localcloud.account import Registry, Template, Volume
-from localcloud.wire_base import Body, CudaVersion, Env, Name, PersistentMount, PortText
+from localcloud.wire_base import WHOLE, Body, CudaVersion, Env, Name, PersistentMount, PortText, Positive
 
 MIN_VOLUME_GB, MAX_VOLUME_GB = 10, 4096
-VolumeSize = Annotated[int, Field(ge=MIN_VOLUME_GB, le=MAX_VOLUME_GB)]
+VolumeSize = Annotated[int, Field(ge=MIN_VOLUME_GB, le=MAX_VOLUME_GB), WHOLE]
 VolumeKind = Literal["STANDARD", "HIGH_PERFORMANCE"]
 SshKey = Annotated[
     str, StringConstraints(strict=True, pattern=r"^(ssh|ecdsa|sk)-[^\s]+ [^\s]+([ \t][^\n\r]*)?$", max_length=16_384)
@@ -85,7 +85,7 @@ class TemplateMounts(Body):
 class _TemplateSettings(Body):
     nullable: ClassVar[tuple[str, ...]] = ("registry",)
     args: str | None = None
-    disk: Annotated[int, Field(ge=1)] | None = None
+    disk: Positive | None = None
     env: Env | None = None
     ports: list[PortText] | None = None
     registry: str | None = None

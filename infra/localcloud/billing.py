@@ -14,8 +14,8 @@ from localcloud.wire_base import instant, matching
 
 BUCKETS = ("hour", "day", "week", "month", "year")
 DEFAULT_DAYS = 30
-YEARS = (1970, 9000)
-_RULES = {"bucketSize": "|".join(BUCKETS), "lastN": r"[1-9]\d{0,8}"}
+YEARS = (1, 9998)  # a bucket more can still be written
+_RULES = {"bucketSize": "|".join(BUCKETS), "lastN": "[1-9][0-9]{0,8}"}
 
 
 @dataclass(frozen=True, slots=True)

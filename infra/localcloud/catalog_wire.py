@@ -26,13 +26,13 @@ COMPLIANCE = (
     *("ITAR", "FISMA_HIGH", "HIPAA", "RENEWABLE"),
 )
 _GPU_RULES = {
-    "count": r"[1-9]\d{0,5}",
+    "count": r"[1-9][0-9]{0,5}",
     "cloud": "SECURE|COMMUNITY",
     "countryCodes": "[A-Z]{2}(,[A-Z]{2})*",
-    "minCudaVersion": r"\d{1,4}(\.\d{1,4})?",
-    "cudaVersions": r"\d{1,4}\.\d{1,4}(,\d{1,4}\.\d{1,4})*",
+    "minCudaVersion": r"[0-9]{1,4}(\.[0-9]{1,4})?",
+    "cudaVersions": r"[0-9]{1,4}\.[0-9]{1,4}(,[0-9]{1,4}\.[0-9]{1,4})*",
 }
-_CPU_RULES = {"vcpuCount": r"[1-9]\d{0,5}"}
+_CPU_RULES = {"vcpuCount": r"[1-9][0-9]{0,5}"}
 
 
 @dataclass(frozen=True, slots=True)

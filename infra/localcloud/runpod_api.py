@@ -25,6 +25,8 @@ from localcloud.graphql_api import graphql_routes
 from localcloud.pod_api import pod_routes
 from localcloud.spec_api import spec_routes
 
+NO_JSON = "the request body is not valid JSON"
+
 
 def create_app(cloud: Cloud, api_key: str, hang_up: Callable[[Scope], None]) -> ASGIApp:
     """The whole application of the RunPod port."""
@@ -57,7 +59,8 @@ def _behind_the_door(cloud: Cloud) -> FastAPI:
         if error.status_code == 405:
             allowed = ", ".join(_methods(routers, request.scope))
             return problem_response(Problem(405, texts.method_not_allowed, headers={"Allow": allowed}))
-        detail = texts.not_found if error.status_code == 404 else str(error.detail)
+        texts_of = {400: NO_JSON, 404: texts.not_found}  # 400: the body is not even text
+        detail = texts_of.get(error.status_code, str(error.detail))
         return problem_response(Problem(error.status_code, detail))
 
     app.add_exception_handler(Problem, _on_problem)
@@ -82,4 +85,7 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 async def _on_invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    return problem_response(validation_problem(error.errors()))
+    found = error.errors()
+    if any(each["type"] == "json_invalid" for each in found):
+        return problem_response(Problem(400, NO_JSON))
+    return problem_response(validation_problem(found))

@@ -16,7 +16,17 @@ from localcloud.environment import MAX_USER_VARIABLES, PUBLIC_IP, vcpu_count
 from localcloud.errors import Problem
 from localcloud.model import CpuWish, GpuWish, Pod, PodRequest, Secret, Status
 from localcloud.podlog import rfc3339
-from localcloud.wire_base import Body, CudaVersion, Env, Name, NetworkMount, PersistentMount, PortText
+from localcloud.wire_base import (
+    WHOLE,
+    Body,
+    CudaVersion,
+    Env,
+    Name,
+    NetworkMount,
+    PersistentMount,
+    PortText,
+    Positive,
+)
 
 SecretName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_.\-/]*$", max_length=191)]
 SecretValue = Annotated[str, StringConstraints(strict=True, max_length=16 * 2**20 - 1)]
@@ -27,11 +37,11 @@ class GpuBody(Body):
     """`gpu` of a create."""
 
     id: str
-    count: int = Field(default=1, ge=1)
+    count: Positive = 1
     allowed_cuda_versions: list[CudaVersion] = Field(default=[], alias="allowedCudaVersions")
     min_cuda_version: CudaVersion | None = Field(default=None, alias="minCudaVersion")
-    min_ram_per_gpu: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="minRamPerGpu")
-    min_vcpu_count_per_gpu: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="minVcpuCountPerGpu")
+    min_ram_per_gpu: Positive | None = Field(default=None, alias="minRamPerGpu")
+    min_vcpu_count_per_gpu: Positive | None = Field(default=None, alias="minVcpuCountPerGpu")
 
     def to_wish(self, template: Template | None) -> GpuWish:
         """Memory and CPU floors are accepted; every host of ours satisfies them."""
@@ -46,7 +56,7 @@ class CpuBody(Body):
     """`cpu` of a create."""
 
     id: Name
-    vcpu_count: int = Field(alias="vcpuCount", ge=2)
+    vcpu_count: Annotated[int, Field(ge=2), WHOLE] = Field(alias="vcpuCount")
 
 
 class Mounts(Body):
@@ -69,7 +79,7 @@ class _Container(Body):
     args: str | None = None
     cmd: list[str] | None = None
     entrypoint: list[str] | None = None
-    disk: Annotated[int, Field(ge=1)] | None = None
+    disk: Positive | None = None
     env: Env | None = None
     ports: list[PortText] | None = None
     registry: str | None = None

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints, model_validator
 
 from localcloud.errors import Problem
 
 T = TypeVar("T")
-MAX_PORT = 65_535
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 
 
@@ -36,22 +35,23 @@ class Body(BaseModel):
         return given
 
 
-def _port(text: str) -> str:
-    if not 1 <= int(text.split("/", maxsplit=1)[0]) <= MAX_PORT:
-        raise ValueError(f"port must be 1 to {MAX_PORT}")
-    return text
+def _whole(value: Any) -> Any:
+    """10.0 is an integer in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+WHOLE = BeforeValidator(_whole)
+Positive = Annotated[int, Field(ge=1), WHOLE]
 Name = Annotated[str, StringConstraints(strict=True, min_length=1)]
-PortText = Annotated[str, StringConstraints(strict=True, pattern=r"^\d{1,5}/(tcp|http)$"), AfterValidator(_port)]
-CudaVersion = Annotated[str, StringConstraints(strict=True, pattern=r"^\d+\.\d+$")]
+PortText = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,5}/(tcp|http)$")]
+CudaVersion = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]+\.[0-9]+$")]
 Env = dict[StrictStr, StrictStr]
 
 
 class PersistentMount(Body):
     """A disk that stays with the pod."""
 
-    size: int = Field(ge=10)
+    size: Annotated[int, Field(ge=10), WHOLE]
     path: str
 
 
