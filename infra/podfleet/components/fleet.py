@@ -54,6 +54,9 @@ class Fleet(pulumi.ComponentResource):
         self.generation = guard.generation
         self.pod_ids = {slot: part.pod.id for slot, part in slots.items()}
         self.addresses = {slot: part.address for slot, part in slots.items()}
+        self.placements = {
+            slot: {"candidate": part.pod.candidate, "rejected": part.pod.rejected} for slot, part in slots.items()
+        }
         self.usd_per_hour = pulumi.Output.all(*(pod.cost_usd_per_hr for pod in pods)).apply(
             lambda prices: round(sum(prices), 4)
         )

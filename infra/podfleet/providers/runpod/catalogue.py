@@ -18,10 +18,13 @@ from podfleet.errors import AuthError, ProviderError
 from podfleet.gpus import GPUS
 from podfleet.placement import CLOUDS, Offer, Place, Wish
 from podfleet.providers.runpod.clock import Clock
+from podfleet.providers.runpod.stopping import STOPPING
 from podfleet.providers.runpod.wire import GpuOffer
 
 log = structlog.get_logger()
 UNKNOWN_STOCK = "UNKNOWN"
+TIMES = 2
+SLICE_S = 0.5  # who waits for another's reading looks up so often whether he is to stop
 Key = tuple[str, str, str | None]
 
 
@@ -35,14 +38,26 @@ class ReadsOffers(Protocol):
 class Shelf:
     """One reading, asked for at `asked_s` (monotonic). `trouble`: why it could not be read.
 
-    `refused` holds what the cloud has said since then to a POST for a candidate: other creates of the process need not
-    ask the same again until the next reading.
+    Since then the creates of the process note here what they were told: a candidate that has refused two of them on end
+    is not asked by the others before the next reading.
     """
 
     asked_s: float
     offers: tuple[Offer, ...] = ()
     trouble: str = ""
-    refused: dict[Key, ProviderError] = field(default_factory=dict)
+    _refused: dict[Key, tuple[int, ProviderError]] = field(default_factory=dict)
+
+    def note(self, key: Key, error: ProviderError | None) -> None:
+        """What a POST for this candidate came to; None: a pod."""
+        if error is None:
+            self._refused.pop(key, None)
+        else:
+            self._refused[key] = self._refused.get(key, (0, error))[0] + 1, error
+
+    def refusal(self, key: Key) -> ProviderError | None:
+        """Why it need not be asked."""
+        times, error = self._refused.get(key, (0, None))
+        return error if times >= TIMES else None
 
 
 class Catalogue:
@@ -58,11 +73,15 @@ class Catalogue:
     def recent(self, clouds: tuple[str, ...], floor: str, *, not_before_s: float = float("-inf")) -> Shelf:
         """Not older than the poll interval, and asked for after `not_before_s`. Raises AuthError alone."""
         key = clouds, floor
-        with self._lock:
+        while not self._lock.acquire(timeout=SLICE_S):
+            STOPPING.check()
+        try:
             oldest_s = max(not_before_s, self._clock.monotonic_s() - self._max_age_s)
             if key not in self._shelves or self._shelves[key].asked_s < oldest_s:
                 self._shelves[key] = self._read(clouds, floor)
             return self._shelves[key]
+        finally:
+            self._lock.release()
 
     def market(self, floor: str) -> Market:
         """Both clouds, with the CUDA floor and without it: what there would be with other filters."""

@@ -6,9 +6,8 @@ rented twice after an unclear answer, and nothing is called gone that was not mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, Protocol
 
 import structlog
@@ -19,13 +18,20 @@ from podfleet.errors import (
     NoBalance,
     NoCapacity,
     OtherFleetFound,
+    PodfleetError,
     ProviderError,
     RateLimited,
     RequestRejected,
+    SpendLimit,
 )
+from podfleet.placement import Avoid, Candidate, Ranking, Rules, Wish, clouds_of, rank
+from podfleet.providers.runpod.catalogue import Catalogue, Shelf, blind
 from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.ending import Ending, Watch
+from podfleet.providers.runpod.spend import Spends
+from podfleet.providers.runpod.stopping import STOPPING
+from podfleet.providers.runpod.trail import Trail, final_word
 from podfleet.providers.runpod.wire import (
     ENDED,
     EXPIRES_VARIABLE,
@@ -35,9 +41,11 @@ from podfleet.providers.runpod.wire import (
     PodRequest,
     PodView,
 )
+from podfleet.ready import driver_problem
 
 log = structlog.get_logger()
 NEXT_CANDIDATE = frozenset({400, 403, 409})  # the next GPU, cloud or place may be accepted
+SLICE_S = 1.0  # a pause looks up so often
 IDENTITY = ("name", "uid", "specHash")
 
 
@@ -57,6 +65,9 @@ class RentSpec:
     disk_gb: int
     ports: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    registry_id: str = ""
+    volume_id: str = ""
+    volume_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,10 @@ class RentPolicy:
     reconcile_s: float
     reconcile_pause_s: float
     max_runtime_s: float
+    rounds: int = 1
+    round_wait_s: float = 0.0
+    rules: Rules = field(default_factory=Rules)
+    avoid: tuple[Avoid, ...] = ()
 
 
 class CreatesPods(Protocol):
@@ -74,19 +89,36 @@ class CreatesPods(Protocol):
     def create_pod(self, request: PodRequest, *, before: Callable[[], None]) -> PodView: ...
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """What the candidates have said so far."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a create needs besides the cloud itself. `jitter`: a number from 0 to 1."""
 
-    refusals: list[ProviderError] = field(default_factory=list)
-    unclear: ApiUnavailable | None = None
+    catalogue: Catalogue
+    spend: Spends
+    jitter: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """A pod, the candidate that it came from, and why not another one; the texts are for people."""
+
+    pod: PodView
+    candidate: str
+    rejected: tuple[str, ...] = ()
 
 
 class PodCore:
-    """Every verb is idempotent. `create` raises only where no pod of this name exists, else CreateFailed."""
+    """Every verb is idempotent. `rent` raises only where no pod of this name exists, else CreateFailed."""
 
     def __init__(
-        self, client: CreatesPods, census: Census, ending: Ending, engine: Watch, clock: Clock, policy: RentPolicy
+        self,
+        client: CreatesPods,
+        census: Census,
+        ending: Ending,
+        engine: Watch,
+        clock: Clock,
+        policy: RentPolicy,
+        means: Means,
     ) -> None:
         self._client = client
         self._census = census
@@ -94,23 +126,32 @@ class PodCore:
         self._engine = engine
         self._clock = clock
         self._policy = policy
+        self._means = means
         self._no_balance = ""  # who cannot pay for one pod cannot pay for the next one either
 
     def create(self, spec: RentSpec) -> PodView:
-        """Adopt the live pod of this name, or rent one: one POST per candidate. Returns as soon as there is an id."""
+        """`rent`, for those who need not know from where."""
+        return self.rent(spec).pod
+
+    def rent(self, spec: RentSpec) -> Rented:
+        """Adopt the live pod of this name, or rent one: the best candidate first, one POST each, in several rounds.
+
+        Returns as soon as there is an id.
+        """
         snapshot = self._census.recent()
         same = [pod for pod in snapshot.pods if self._matches(pod, spec) and not self._census.was_ended(pod.id)]
-        if adopted := self._keep_oldest(same):
+        if adopted := self._keep_oldest(same, spec):
             log.info("pod.adopted", pod_id=adopted.id, name=spec.name)
-            return adopted
-        attempt = _Attempt()
+            return _adopted(adopted)
+        trail = Trail()
         try:
-            for request in candidates(spec, self._environment(spec)):
-                if pod := self._try(request, spec, attempt):
-                    return pod
-        except ProviderError as error:
-            return self._found_or_raise(spec, attempt, error)
-        return self._found_or_raise(spec, attempt, _no_candidate(spec, attempt.refusals))
+            if rented := self._rounds(spec, trail):
+                return rented
+            market = self._means.catalogue.market(spec.min_cuda_version)
+            error = final_word(spec.name, trail, self._wish(spec, trail), market)
+        except ProviderError as trouble:
+            error = trouble
+        return self._found_or_raise(spec, trail, error)
 
     def read(self, pod_id: str) -> PodView | None:
         """The pod as it is, whatever its status; None only where it is proven absent."""
@@ -130,30 +171,131 @@ class PodCore:
             raise OtherFleetFound(f"pod {pod_id} ({pod.name}) does not carry uid {uid}: not touched", pods=[pod_id])
         self._ending.end([pod] if pod else [], ids=[] if pod else [pod_id], why="its resource is deleted")
 
-    def _try(self, request: PodRequest, spec: RentSpec, attempt: _Attempt) -> PodView | None:
-        if self._no_balance:
-            raise NoBalance(self._no_balance)
+    # Looking for a candidate
+
+    def _rounds(self, spec: RentSpec, trail: Trail) -> Rented | None:
+        """All candidates, and again after a pause where something may have changed by then."""
+        for number in range(self._policy.rounds):
+            if number:
+                self._pause(spec, trail)
+            trail.begin_round()
+            if rented := self._round(spec, trail):
+                return rented
+            trail.round_ended_s = self._clock.monotonic_s()
+            if not trail.may_change:
+                break
+        return None
+
+    def _round(self, spec: RentSpec, trail: Trail) -> Rented | None:
+        """Every candidate once, by a catalogue that is newer than the last round."""
+        wish = self._wish(spec, trail)
+        shelf = self._means.catalogue.recent(wish.clouds, wish.min_cuda_version, not_before_s=trail.round_ended_s)
+        trail.blind = shelf.trouble
+        tried: set[tuple[str, str, str | None]] = set()
+        while not trail.hopeless:
+            trail.ranking = _ranking(self._wish(spec, trail), shelf)
+            untried = (each for each in trail.ranking.candidates if each.key not in tried and trail.asks(each))
+            candidate = next(untried, None)
+            if candidate is None:
+                break
+            tried.add(candidate.key)
+            if known := shelf.refusal(candidate.key):
+                trail.refused(candidate, known)
+            elif pod := self._ask(candidate, spec, shelf, trail):
+                return Rented(pod, str(candidate), trail.rejected())
+        trail.may_change |= bool(shelf.trouble) or any(each.filter == "stock" for each in trail.ranking.rejected)
+        return None
+
+    def _pause(self, spec: RentSpec, trail: Trail) -> None:
+        """Between two rounds, give or take a half; ends at once where another create of the process cannot pay."""
+        left_s = self._policy.round_wait_s * (0.5 + self._means.jitter())
+        log.info("pod.waits_for_a_candidate", name=spec.name, rounds=trail.rounds, wait_s=round(left_s, 1))
+        while left_s > 0:
+            self._require_balance()
+            self._engine.require(f"renting {spec.name}")
+            self._clock.sleep(min(left_s, SLICE_S))
+            left_s -= SLICE_S
+
+    def _ask(self, candidate: Candidate, spec: RentSpec, shelf: Shelf, trail: Trail) -> PodView | None:
+        """One POST, within the money that there is. None: the next candidate, please."""
+        self._require_balance()
+        try:
+            self._means.spend.reserve(name=spec.name, uid=spec.uid, usd_per_hr=candidate.price_usd_per_hr)
+        except SpendLimit as error:
+            if error.key == "maxPods":  # a cheaper one is one pod, too
+                raise
+            trail.refused_by_guard(candidate, error)
+            return None
+        pod = self._post(candidate, spec, shelf, trail)
+        return pod if pod and self._fits(pod, candidate, spec, trail) else None
+
+    def _post(self, candidate: Candidate, spec: RentSpec, shelf: Shelf, trail: Trail) -> PodView | None:
+        """The reservation is settled with what came of it, and stays while nobody knows."""
+        request = pod_request(spec, candidate, self._environment(spec))
+        settle = self._means.spend.settle
         try:
             pod = self._client.create_pod(request, before=lambda: self._engine.require(f"renting {spec.name}"))
-        except NoBalance as error:
-            self._no_balance = str(error)
-            raise
-        except NoCapacity as error:
-            log.info("pod.no_capacity", name=spec.name, candidate=str(request))
-            attempt.refusals.append(error)
-            return None
-        except RequestRejected as error:
-            if error.status not in NEXT_CANDIDATE:
-                raise
-            attempt.refusals.append(error)
-            return None
         except ApiUnavailable as error:
             if not error.maybe_done:
+                settle(spec.name, None)
                 raise
-            attempt.unclear = error
-            return self._look_for(spec, error)
-        log.info("pod.created", pod_id=pod.id, name=spec.name, candidate=str(request), usd_per_hr=pod.cost_usd_per_hr)
+            trail.unclear = error
+            with STOPPING.finishing():
+                found = self._look_for(spec, error)
+            settle(spec.name, found.id if found else None)
+            return found
+        except PodfleetError as error:  # refused, or never sent
+            settle(spec.name, None)
+            self._next_or_raise(error, candidate, spec, shelf, trail)
+            return None
+        settle(spec.name, pod.id)
+        shelf.note(candidate.key, None)
+        log.info("pod.created", pod_id=pod.id, name=spec.name, candidate=str(candidate), usd_per_hr=pod.cost_usd_per_hr)
         return pod
+
+    def _next_or_raise(
+        self, error: PodfleetError, candidate: Candidate, spec: RentSpec, shelf: Shelf, trail: Trail
+    ) -> None:
+        """A refusal after which the next candidate may be asked is noted; any other one is raised."""
+        if isinstance(error, NoBalance):
+            self._no_balance = str(error)
+        another = isinstance(error, RequestRejected) and error.status in NEXT_CANDIDATE
+        if not isinstance(error, ProviderError) or not (another or isinstance(error, NoCapacity)):
+            raise error
+        log.info("pod.refused", name=spec.name, candidate=candidate.where, reason=str(error))
+        shelf.note(candidate.key, error)
+        trail.refused(candidate, error)
+
+    def _fits(self, pod: PodView, candidate: Candidate, spec: RentSpec, trail: Trail) -> bool:
+        """A host whose driver is too old is left at once: its pod would be charged for and never work."""
+        reason = driver_problem(pod.cuda_version, (), spec.min_cuda_version)
+        if not reason:
+            return True
+        log.warning("pod.host_unfit", pod_id=pod.id, name=spec.name, reason=reason)
+        try:
+            with STOPPING.finishing():  # nobody knows of it but this create
+                self._ending.end([pod], why=reason)
+        except ProviderError as error:
+            text = f"pod {pod.id} ({spec.name}) was to be ended, {reason}, and is not proven gone: {error}"
+            raise CreateFailed(f"{text}; the next `up` or `destroy` ends it", name=spec.name, pod_id=pod.id) from error
+        trail.unfit(candidate, Avoid(pod.gpu, pod.cloud, pod.data_center_id, pod.cuda_version), reason)
+        return False
+
+    def _require_balance(self) -> None:
+        if self._no_balance:
+            raise NoBalance(self._no_balance)
+
+    def _wish(self, spec: RentSpec, trail: Trail) -> Wish:
+        return Wish(
+            gpu_types=spec.gpu_types,
+            clouds=clouds_of(spec.cloud),
+            data_center_ids=spec.data_center_ids,
+            min_cuda_version=spec.min_cuda_version,
+            rules=self._policy.rules,
+            avoid=(*self._policy.avoid, *trail.avoid),
+        )
+
+    # After an unclear answer
 
     def _look_for(self, spec: RentSpec, error: ApiUnavailable) -> PodView | None:
         """After an unclear answer: has the POST made a pod? Looks for as long as the policy says.
@@ -169,7 +311,7 @@ class PodCore:
             except (ApiUnavailable, RateLimited) as trouble:
                 log.warning("pod.list_failed", name=spec.name, reason=str(trouble))
                 same, blind = [], trouble
-            if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)]):
+            if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)], spec):
                 log.info("pod.found_after_unclear_create", pod_id=pod.id, name=spec.name)
                 return pod
             if self._clock.monotonic_s() >= end_s:
@@ -178,27 +320,29 @@ class PodCore:
                 return None
             self._clock.sleep(self._policy.reconcile_pause_s)
 
-    def _found_or_raise(self, spec: RentSpec, attempt: _Attempt, error: ProviderError) -> PodView:
+    def _found_or_raise(self, spec: RentSpec, trail: Trail, error: ProviderError) -> Rented:
         """Before raising: a plain refusal made no pod; after an unclear answer two lists must say so."""
-        if attempt.unclear is None:
+        if trail.unclear is None:
             raise error
         try:
-            same = self._census.named(spec.name, spec.uid, since_s=self._clock.monotonic_s())
+            with STOPPING.finishing():
+                same = self._census.named(spec.name, spec.uid, since_s=self._clock.monotonic_s())
         except ProviderError as trouble:
-            text = f"it is not known whether {spec.name} was rented ({attempt.unclear}; {trouble})"
+            text = f"it is not known whether {spec.name} was rented ({trail.unclear}; {trouble})"
             advice = "the next `up` adopts it by its name, `destroy` ends it"
             raise CreateFailed(f"{text}: {advice}", name=spec.name) from error
-        if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)]):
-            return pod
+        if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)], spec):
+            self._means.spend.settle(spec.name, pod.id)
+            return _adopted(pod)
         raise error
 
-    def _keep_oldest(self, same: Sequence[PodView]) -> PodView | None:
+    def _keep_oldest(self, same: Sequence[PodView], spec: RentSpec) -> PodView | None:
         """Of several pods of one name the oldest live one stays; what is left over by a failed end, Sweep takes."""
-        live = sorted((pod for pod in same if pod.live), key=lambda pod: (pod.created_at_s, pod.id))
-        kept = live[0] if live else None
+        fit = [pod for pod in same if pod.live and not driver_problem(pod.cuda_version, (), spec.min_cuda_version)]
+        kept = min(fit, key=lambda pod: (pod.created_at_s, pod.id), default=None)
         surplus = [pod for pod in same if pod is not kept]
         try:
-            self._ending.end(surplus, why="more than one pod of this name, or not alive")
+            self._ending.end(surplus, why="more than one pod of this name, not alive, or on a host that is too old")
         except ProviderError as error:
             log.warning("pod.surplus_left", pod_ids=[pod.id for pod in surplus], reason=str(error))
         return kept
@@ -215,21 +359,22 @@ class PodCore:
         return pod.name == spec.name and pod.uid == spec.uid and pod.spec_hash == spec.spec_hash
 
 
-def candidates(spec: RentSpec, env: dict[str, str]) -> Iterator[PodRequest]:
-    """GPU type × cloud × data centre, first choice first; no data centre named means any."""
-    clouds = ("SECURE", "COMMUNITY") if spec.cloud == "ALL" else (spec.cloud,)
-    for gpu, cloud, place in product(spec.gpu_types, clouds, spec.data_center_ids or (None,)):
-        yield PodRequest(
-            name=spec.name,
-            image=spec.image,
-            gpu=gpu,
-            cloud=cloud,
-            data_center_id=place,
-            min_cuda_version=spec.min_cuda_version,
-            disk_gb=spec.disk_gb,
-            ports=spec.ports,
-            env=env,
-        )
+def pod_request(spec: RentSpec, candidate: Candidate, env: dict[str, str]) -> PodRequest:
+    """The POST for one candidate."""
+    return PodRequest(
+        name=spec.name,
+        image=spec.image,
+        gpu=candidate.gpu_id,
+        cloud=candidate.cloud,
+        data_center_id=candidate.data_center_id,
+        min_cuda_version=spec.min_cuda_version,
+        disk_gb=spec.disk_gb,
+        ports=spec.ports,
+        env=env,
+        registry_id=spec.registry_id,
+        volume_id=spec.volume_id,
+        volume_path=spec.volume_path,
+    )
 
 
 def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -238,15 +383,10 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     return [*changed, "status"] if (olds.get("status") or "ERROR") in ENDED else changed
 
 
-def _no_candidate(spec: RentSpec, refusals: Sequence[ProviderError]) -> ProviderError:
-    """One line for all refusals; a refusal that is not about capacity is the more telling one."""
-    if not refusals:
-        return NoCapacity(f"{spec.name}: no answer from any candidate that a pod was rented")
-    other = [error for error in refusals if isinstance(error, RequestRejected)]
-    last = other[-1] if other else refusals[-1]
-    tried = (
-        f"{spec.name}: none of {len(refusals)} candidates ({', '.join(spec.gpu_types)}; {spec.cloud}) could be rented"
-    )
-    if isinstance(last, RequestRejected):
-        return RequestRejected(f"{tried}: {last}", status=last.status, request_id=last.request_id)
-    return NoCapacity(f"{tried}: {last}")
+def _ranking(wish: Wish, shelf: Shelf) -> Ranking:
+    """By the catalogue; where it does not answer, by the stack's own list."""
+    return rank(*blind(wish)) if shelf.trouble else rank(wish, shelf.offers)
+
+
+def _adopted(pod: PodView) -> Rented:
+    return Rented(pod, f"{pod.gpu} {pod.cloud} {pod.data_center_id}".strip() + ", found by its name")

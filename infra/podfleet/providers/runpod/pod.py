@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, ReadResult, Resource
 
-from podfleet.providers.runpod.core import RentSpec, diff
+from podfleet.providers.runpod.core import Rented, RentSpec, diff
+from podfleet.providers.runpod.importing import imported
 from podfleet.providers.runpod.shell import Props, Shell, known
 from podfleet.providers.runpod.wire import PodView
 
-REQUIRED = ("name", "uid", "slot", "specHash", "image", "gpuTypes", "cloud")
+REQUIRED = ("name", "uid", "slot", "specHash", "image", "cloud")
 
 
 @dataclass(frozen=True, slots=True)
 class PodArgs:
-    """What makes a pod. `cloud` is SECURE, COMMUNITY or ALL; no data centre named means any."""
+    """What makes a pod. `cloud` is SECURE, COMMUNITY or ALL; no GPU type or data centre named means any."""
 
     name: str
     uid: str
@@ -34,6 +35,9 @@ class PodArgs:
     disk_gb: int = 20
     ports: Sequence[str] = ("22/tcp",)
     env: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    registry_id: pulumi.Input[str] | None = None
+    volume_id: pulumi.Input[str] | None = None
+    volume_path: str | None = None
 
 
 class PodProvider(Shell):
@@ -41,6 +45,7 @@ class PodProvider(Shell):
 
     def check(self, _olds: Props, news: Props) -> CheckResult:
         missing = [key for key in REQUIRED if not news.get(key)]
+        missing += [] if isinstance(news.get("gpuTypes"), list) else ["gpuTypes"]  # `[]` is written: any
         return CheckResult(news, [CheckFailure(key, "is required") for key in missing])
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
@@ -48,11 +53,14 @@ class PodProvider(Shell):
         return DiffResult(changes=bool(reasons), replaces=reasons, delete_before_replace=True)
 
     def create(self, props: Props) -> CreateResult:
-        pod = self.core.pods.create(_spec(props))
-        return CreateResult(pod.id, {**props, **_outputs(pod)})
+        rented = self.core.pods.rent(_spec(props))
+        return CreateResult(rented.pod.id, {**props, **_outputs(rented.pod), **_choice(rented)})
 
     def read(self, id_: str, props: Props) -> ReadResult:
         pod = self.core.pods.read(id_)
+        if pod and not props.get("name"):  # it is in no state yet: `pulumi import`
+            inputs = imported(pod, uid=self._settings.uid)
+            return ReadResult(id_, {**inputs, **_outputs(pod)}, inputs)
         return ReadResult(id_, {**props, **_outputs(pod)}) if pod else ReadResult("", {})
 
     def delete(self, id_: str, props: Props) -> None:
@@ -64,6 +72,8 @@ class Pod(Resource, module="runpod", name="Pod"):
 
     status: pulumi.Output[str]
     gpu: pulumi.Output[str]
+    candidate: pulumi.Output[str]
+    rejected: pulumi.Output[list[str]]
 
     def __init__(self, resource_name: str, args: PodArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         props: Props = {
@@ -79,10 +89,17 @@ class Pod(Resource, module="runpod", name="Pod"):
             "diskGb": args.disk_gb,
             "ports": list(args.ports),
             "env": dict(args.env),
+            "registryId": args.registry_id,  # where it is None, it is no input at all
+            "volumeId": args.volume_id,
+            "volumePath": args.volume_path,
             "status": None,
             "gpu": None,
             "costUsdPerHr": None,
             "createdAtS": None,
+            "dataCenterId": None,
+            "cudaVersion": None,
+            "candidate": None,
+            "rejected": None,
         }
         super().__init__(PodProvider(), resource_name, props, opts)
 
@@ -113,6 +130,9 @@ def _spec(props: Props) -> RentSpec:
         disk_gb=int(props.get("diskGb") or 20),
         ports=tuple(props.get("ports") or ()),
         env={key: str(value) for key, value in (props.get("env") or {}).items() if known(value)},
+        registry_id=props.get("registryId") or "",
+        volume_id=props.get("volumeId") or "",
+        volume_path=props.get("volumePath") or "",
     )
 
 
@@ -122,4 +142,11 @@ def _outputs(pod: PodView) -> Props:
         "gpu": pod.gpu,
         "costUsdPerHr": pod.cost_usd_per_hr,
         "createdAtS": pod.created_at_s,
+        "dataCenterId": pod.data_center_id,
+        "cudaVersion": pod.cuda_version,
     }
+
+
+def _choice(rented: Rented) -> Props:
+    """Why this one, for people: told once, at the create; a refresh keeps it."""
+    return {"candidate": rented.candidate, "rejected": list(rented.rejected)}

@@ -5,15 +5,18 @@ Called by the shells (`shell.Shell.core`).
 
 from __future__ import annotations
 
+import random
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from podfleet.providers.runpod.catalogue import Catalogue
 from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.client import RunpodClient
 from podfleet.providers.runpod.clock import Clock, RealClock
-from podfleet.providers.runpod.core import PodCore, RentPolicy
+from podfleet.providers.runpod.core import Means, PodCore, RentPolicy
 from podfleet.providers.runpod.drain import Drain
 from podfleet.providers.runpod.ending import Ending, Watch
 from podfleet.providers.runpod.engine import watch_engine
@@ -25,9 +28,10 @@ from podfleet.providers.runpod.secrets import SecretCore
 from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.spend import Bills, SpendGuard, Spends, terms_of
 from podfleet.providers.runpod.spend_book import book_in
+from podfleet.providers.runpod.ssh_port import answers
 from podfleet.providers.runpod.volumes import VolumeCore
 from podfleet.providers.runpod.waiting import Limits, ReachableCore
-from podfleet.providers.runpod.wire import LogLine
+from podfleet.providers.runpod.wire import LogLine, SshAddress
 
 MAX_RECONCILE_PAUSE_S = 5.0
 _LOCK = threading.Lock()
@@ -63,9 +67,17 @@ def _runtime(settings: ProviderSettings) -> Runtime:
     return build(settings, RunpodClient(settings.access, clock=clock), watch_engine(), clock)
 
 
-def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock: Clock) -> Runtime:
+def build(
+    settings: ProviderSettings,
+    client: RunpodClient,
+    engine: Watch,
+    clock: Clock,
+    *,
+    jitter: Callable[[], float] = random.random,
+    ssh_answers: Callable[[SshAddress], bool] = answers,
+) -> Runtime:
     """Wire up the parts; tests bring their own client, engine and clock."""
-    census = Census(client.list_pods, looks=settings.looks, clock=clock)
+    census = Census(client.list_pods, looks=settings.looks, clock=clock, gap_s=client.list_gap_s)
 
     def read_logs(pod_id: str, tail: int) -> list[LogLine]:
         return client.pod_logs(pod_id, tail=tail)
@@ -83,15 +95,24 @@ def build(settings: ProviderSettings, client: RunpodClient, engine: Watch, clock
     )
     lookup = Lookup(clock, settings.reconcile_s, pause_s)
     volumes = VolumeCore(client, lookup, engine, clock)
-    policy = RentPolicy(settings.reconcile_s, pause_s, settings.max_runtime_s)
+    policy = RentPolicy(
+        settings.reconcile_s,
+        pause_s,
+        settings.max_runtime_s,
+        rounds=settings.create_rounds,
+        round_wait_s=settings.create_round_wait_s,
+        rules=settings.rules,
+        avoid=settings.avoid,
+    )
+    catalogue = Catalogue(client, clock, max_age_s=settings.poll_interval_s)
     return Runtime(
         client=client,
         census=census,
-        pods=PodCore(client, census, ending, engine, clock, policy),
+        pods=PodCore(client, census, ending, engine, clock, policy, Means(catalogue, spend, jitter)),
         guard=GuardCore(census, ending, lambda: uuid.uuid4().hex),
         sweep=SweepCore(census, ending),
         reachable=ReachableCore(
-            client, census, engine, clock, Limits(settings.boot_deadline_s, settings.min_cuda_version)
+            client, census, engine, clock, Limits(settings.boot_deadline_s, settings.min_cuda_version), ssh_answers
         ),
         secrets=SecretCore(client),
         spend=spend,

@@ -14,8 +14,10 @@ from pydantic.alias_generators import to_camel
 
 from podfleet.config import NAMESPACE, STACK_VARIABLE, STATE_DIR_VARIABLE, PodfleetConfig
 from podfleet.errors import KEY_VARIABLE, ConfigError
+from podfleet.placement import Avoid, Rules
 from podfleet.providers.runpod.census import Looks
 from podfleet.providers.runpod.client import DEFAULT_URL, Access
+from podfleet.providers.runpod.rules import AVOID_VARIABLE, read_avoid, read_rules
 from podfleet.providers.runpod.spend_rules import SpendLimits
 
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
@@ -47,6 +49,10 @@ class ProviderSettings:
     min_cuda_version: str = ""
     limits: SpendLimits = field(default_factory=SpendLimits)
     state_dir: str = ""
+    rules: Rules = field(default_factory=Rules)
+    avoid: tuple[Avoid, ...] = ()
+    create_rounds: int = 3
+    create_round_wait_s: float = 15.0
 
     @property
     def access(self) -> Access:
@@ -98,6 +104,10 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
             max_usd_per_day=number("max_usd_per_day"),
         ),
         state_dir=environ.get(STATE_DIR_VARIABLE, ""),
+        rules=read_rules(config, number),
+        avoid=read_avoid(environ.get(AVOID_VARIABLE, "")),
+        create_rounds=max(1, int(number("create_rounds"))),
+        create_round_wait_s=number("create_round_wait_seconds"),
         boot_deadline_s=_seconds(environ.get(BOOT_DEADLINE_VARIABLE, "")),
         min_cuda_version=str(DEFAULT_FLOOR if (floor := config(FLOOR)) is None else floor),  # empty: any
     )
