@@ -32,6 +32,7 @@ from podfleet.providers.runpod.engine import NoEngine
 from podfleet.providers.runpod.settings import BOOT_DEADLINE_VARIABLE
 from podfleet.providers.runpod.wire import PodView
 from podfleet.ready import Cause, Rules, State, Verdict, boot_deadline_s
+from podfleet.spans import span
 
 SECONDS_PER_MINUTE = 60.0
 TELL_EVERY_S = 30.0
@@ -272,15 +273,6 @@ def told(each: Seen) -> str:
     where = f"{place_of(each.pod)}: " if each.pod else ""
     ended = "; ended" if each.pod and each.verdict.ends else ""
     return f"{where}{each.verdict.cause}: {each.verdict.reason}{ended}"
-
-
-def span(seconds: float) -> str:
-    """`45 s`, `1 min 12 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _named_by(error: EngineError | None, found: Sequence[Seen]) -> list[Seen]:

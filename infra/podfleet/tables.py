@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from podfleet.providers.runpod.census import is_ours
+from podfleet.overview import Money, Overview, Row
+from podfleet.spans import span
 
-if TYPE_CHECKING:
-    from podfleet.providers.runpod.wire import PodView
-
-COLUMNS = ("name", "id", "status", "gpu", "$/h", "age")
+COLUMNS = ("slot", "id", "status", "node", "gpu", "place", "$/h", "age", "left")
 WIDTH = 160  # where there is no terminal to ask
 
 
-def fleet_rows(pods: Iterable[PodView], *, uid: str, prefix: str) -> list[dict[str, Any]]:
-    """One row per pod of ours."""
-    return [
-        {
-            "name": pod.name,
-            "id": pod.id,
-            "status": pod.status,
-            "gpu": pod.gpu,
-            "usd_per_hr": pod.cost_usd_per_hr,
-            "created_at_s": pod.created_at_s,
-        }
-        for pod in pods
-        if is_ours(pod, uid=uid, prefix=prefix)
-    ]
+def show(seen: Overview, *, low_balance_hours: float) -> None:
+    """One screen: pods, what differs, money, why the size is as it is."""
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    if seen.pods:
+        table = Table(*COLUMNS, box=None)
+        for row in seen.pods:
+            table.add_row(*_cells(row))
+        console.print(table)
+    for line in lines(seen, low_balance_hours=low_balance_hours):
+        console.print(line, markup=False)
 
 
-def show(rows: list[dict[str, Any]], *, now_s: float) -> None:
-    """The fleet as a table, with its price."""
-    table = Table(*COLUMNS, box=None)
-    for row in rows:
-        age_min = (now_s - row["created_at_s"]) / 60
-        table.add_row(
-            row["name"], row["id"], row["status"], row["gpu"], f"{row['usd_per_hr']:.2f}", f"{age_min:.0f} min"
-        )
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(table)
-    total = sum(row["usd_per_hr"] for row in rows)
-    console.print(f"{len(rows)} pods, ${total:.2f}/h")
+def lines(seen: Overview, *, low_balance_hours: float) -> Iterator[str]:
+    """What stands below the table."""
+    yield f"{len(seen.pods)} of {len(seen.wanted_slots)} pods, {_money(seen.money)}"
+    yield from seen.drift.lines()
+    if seen.queue_trouble:
+        yield f"queue does not answer: {seen.queue_trouble}"
+    if balance := _balance(seen.money, low_balance_hours):
+        yield balance
+    if seen.decision:
+        yield f"last decision: {seen.decision}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    place = " ".join(part for part in (row.data_center_id, row.cloud.lower()) if part)
+    left_s = row.lifetime_left_s
+    left = "no end" if left_s is None else span(left_s) if left_s > 0 else f"over by {span(-left_s)}"
+    age = span(row.age_s) if row.created_at_s else "?"
+    return row.slot, row.id, row.status, row.node, row.gpu, place, f"{row.usd_per_hr:.2f}", age, left
+
+
+def _money(money: Money) -> str:
+    bill = "" if money.bill_read else " at least (the bill cannot be read)"
+    return f"${money.usd_per_hr:.2f}/h now, ${money.usd_last_24_h:.2f} in the last 24 h{bill}"
+
+
+def _balance(money: Money, low_balance_hours: float) -> str:
+    """Absent where nobody says how much there is."""
+    if not money.balance:
+        return ""
+    usd, spend = money.balance.usd, money.balance.spend_usd_per_hr
+    if spend <= 0:
+        return f"balance: ${usd:.2f}"
+    lasts_h = usd / spend
+    low = " - LOW: at $0 RunPod ends all pods" if low_balance_hours and lasts_h < low_balance_hours else ""
+    return f"balance: ${usd:.2f}, lasts {span(max(0.0, lasts_h) * 3600)} at the account's ${spend:.2f}/h{low}"

@@ -11,17 +11,19 @@ from podfleet.workspace import find
 
 
 def status(stack: StackName, as_json: AsJson = False) -> None:
-    """The stack's pods as the cloud lists them now, and what they cost."""
-    from podfleet.tables import fleet_rows, show
+    """The stack's pods as the cloud lists them now, their nodes, what differs from the wish, and the money."""
+    from podfleet.glance import look
+    from podfleet.signals.queue import QueueSignal
+    from podfleet.tables import show
 
     workspace = find(stack, Path.cwd())
     config = workspace.config()
-    with cloud_of(workspace, config) as cloud:
-        rows = fleet_rows(cloud.list_pods(), uid=config.uid, prefix=workspace.prefix)
+    with cloud_of(workspace, config) as cloud, QueueSignal(config.queue_url) as queue:
+        seen = look(workspace, config, cloud, queue, now_s=time.time())
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps(seen.json()))
     else:
-        show(rows, now_s=time.time())
+        show(seen, low_balance_hours=config.low_balance_hours)
 
 
 def steps(stack: StackName) -> None:

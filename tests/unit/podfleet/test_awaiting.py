@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from podfleet.avoid import AvoidList, BadHost, told
-from podfleet.awaiting import Outside, UpAndWait, span
+from podfleet.awaiting import Outside, UpAndWait
 from podfleet.config import PodfleetConfig
 from podfleet.errors import ApiUnavailable, EngineError, NotReady, SignalError, StackLocked
 from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.wire import LogLine, PodView
 from podfleet.signals.queue import Node
+from podfleet.spans import span
 
 PREFIX, UID = "podfleet-local-", "local-00000001"
 VALUES = {"uid": UID, "image": "i:1", "gpuTypes": ["NVIDIA L4"], "queueUrl": "http://q", "bootstrap": "none"}
@@ -400,6 +401,8 @@ def test_hosts_are_forgotten_after_a_day(tmp_path: Path) -> None:
     assert told(()) == ""
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (72, "1 min 12 s"), (7500, "2 h 5 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (72, "1 min 12 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")]
+)
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text

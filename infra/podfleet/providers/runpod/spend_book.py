@@ -119,6 +119,16 @@ class FileBook:
         self._told = True
 
 
+def runs_in(state_dir: str, uid: str) -> dict[str, Run]:
+    """The pods that this checkout has seen, for a look only: nothing is locked or written. Empty where unreadable."""
+    if not FILE_NAME.fullmatch(uid):
+        return {}
+    try:
+        return _page(json.loads((Path(state_dir) / "spend" / f"{uid}.json").read_text("utf-8"))).runs
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
 def book_in(state_dir: str, uid: str, clock: Clock) -> Book:
     """The book of this fleet; in memory where no folder is known."""
     if state_dir and FILE_NAME.fullmatch(uid):
