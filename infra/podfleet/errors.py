@@ -23,6 +23,7 @@ PodfleetError                 1  anything that podfleet itself says
     │   └── IncompleteList    1  a list without its last page
     ├── CreateFailed          1  a create of unknown outcome (`name`, `pod_id`)
     ├── PodFailed             1  a pod that will not come up (`pod_id`)
+    ├── PodsGone              1  pods that the state has and the cloud has not (`pod_ids`)
     └── StillThere            1  pods that were ended and are not gone (`pod_ids`)
 
 Every error says what it left behind, as an attribute and in its text.
@@ -192,6 +193,14 @@ class PodFailed(ProviderError):
     def __init__(self, message: str, *, pod_id: str) -> None:
         super().__init__(message)
         self.pod_id = pod_id
+
+
+class PodsGone(ProviderError):
+    """Pods of the state that are proven absent, where nobody has looked for that before."""
+
+    def __init__(self, message: str, *, pod_ids: Sequence[str]) -> None:
+        super().__init__(message)
+        self.pod_ids = tuple(pod_ids)
 
 
 class StillThere(ProviderError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from podfleet.errors import ConfigError, OtherFleetFound, StaleGeneration
+from podfleet.errors import ConfigError, OtherFleetFound, PodsGone, StaleGeneration
 from podfleet.providers.runpod.census import Census, is_ours
 from podfleet.providers.runpod.ending import Ending
 from podfleet.providers.runpod.wire import PodView
@@ -67,9 +67,18 @@ class SweepCore:
         self._census = census
         self._ending = ending
 
-    def sweep(self, wish: Wish, *, pods: Collection[str]) -> None:
-        ours = _ours(self._census.now().pods, wish.uid, wish.prefix)
+    def sweep(self, wish: Wish, *, pods: Collection[str], first: bool = False) -> None:
+        """`first`: no Sweep was there before this one. Then pods of the state that are gone are an error.
+
+        A `destroy` that was killed leaves such pods in the state, and an `up` after it would call an empty fleet done.
+        """
+        now = self._census.now()
+        ours = _ours(now.pods, wish.uid, wish.prefix)
         self._ending.end(unknown_pods(ours, wanted=wish.wanted, known=pods), why="not wanted, not in the state")
+        missing = [pod_id for pod_id in pods if now.find(pod_id) is None] if first else []
+        if gone := sorted(self._census.absent(missing, since_s=now.asked_s)):
+            text = f"pods {', '.join(gone)} are in the state and not there any more"
+            raise PodsGone(f"{text}: `pulumi up --refresh` rents the slots again", pod_ids=gone)
 
 
 def not_wanted_slots(ours: Sequence[PodView], wanted: Sequence[str]) -> list[PodView]:

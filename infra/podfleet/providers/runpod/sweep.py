@@ -37,15 +37,15 @@ class SweepProvider(Shell):
         return DiffResult(changes=bool(changed(olds, news, "uid", "prefix", "wanted", "pods", "generation")))
 
     def create(self, props: Props) -> CreateResult:
-        self._sweep(props)
+        self._sweep(props, first=True)
         return CreateResult(f"sweep-{props['uid']}", props)
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         self._sweep(news)
         return UpdateResult(news)
 
-    def _sweep(self, props: Props) -> None:
-        self.core.sweep.sweep(wish_of(props), pods=frozenset(props["pods"]))
+    def _sweep(self, props: Props, *, first: bool = False) -> None:
+        self.core.sweep.sweep(wish_of(props), pods=frozenset(props["pods"]), first=first)
 
 
 class Sweep(Resource, module="runpod", name="Sweep"):

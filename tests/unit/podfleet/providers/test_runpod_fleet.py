@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runpod_fakes import FakeClock, FakeRunpod, lost, problem, runtime_of
 
 from podfleet.config import PodfleetConfig
-from podfleet.errors import ConfigError, OtherFleetFound, PodFailed, ProviderError, StaleGeneration
+from podfleet.errors import ConfigError, OtherFleetFound, PodFailed, PodsGone, ProviderError, StaleGeneration
 from podfleet.providers.runpod.census import Census, Looks, is_ours
 from podfleet.providers.runpod.clock import RealClock
 from podfleet.providers.runpod.engine import EngineWatch
@@ -124,6 +124,18 @@ def test_sweep_ends_the_double_that_came_late(fake: FakeRunpod, clock: FakeClock
     runtime_of(fake, clock).sweep.sweep(wish(name(1)), pods=[known])
     assert list(fake.pods) == [known]
     assert fake.deletes() == [double]
+
+
+def test_the_first_sweep_stops_at_pods_of_the_state_that_are_gone(fake: FakeRunpod, clock: FakeClock) -> None:
+    """A killed `destroy` ends pods that the state still has: an `up` after it must not call that a fleet."""
+    there, stray, gone = fake.add(name(1)), fake.add(name(3)), "pod-that-was"
+    runtime = runtime_of(fake, clock)
+    with pytest.raises(PodsGone, match=rf"{gone}.*up --refresh") as caught:
+        runtime.sweep.sweep(wish(name(1), name(2)), pods=[there, gone], first=True)
+    assert caught.value.pod_ids == (gone,)
+    assert fake.deletes() == [stray], "what is to be swept is swept all the same"
+    runtime.sweep.sweep(wish(name(1), name(2)), pods=[there, gone])
+    runtime.sweep.sweep(wish(name(1)), pods=[there], first=True)
 
 
 pods_of_ours = st.lists(
@@ -282,7 +294,7 @@ def test_a_pod_that_is_late_or_gone_is_told(fake: FakeRunpod, clock: FakeClock) 
         runtime_of(fake, clock).reachable.wait("pod9", deadline_s=600)
 
 
-def test_a_host_with_an_old_driver_is_told_at_once(fake: FakeRunpod, clock: FakeClock) -> None:
+def test_a_host_with_an_old_driver_is_told_as_soon_as_it_shows(fake: FakeRunpod, clock: FakeClock) -> None:
     pod_id = fake.add(name(1), status="RUNNING", runtime=None)
     fake.logs[pod_id] = [("system", "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8")]
     started_s = clock.t
@@ -291,7 +303,7 @@ def test_a_host_with_an_old_driver_is_told_at_once(fake: FakeRunpod, clock: Fake
     other = fake.add(name(2), status="RUNNING", runtime=None, cudaVersion="12.4")
     with pytest.raises(PodFailed, match=r"the host has CUDA 12\.4, wanted is 12\.8"):
         runtime_of(fake, clock, min_cuda_version="12.8").reachable.wait(other, deadline_s=600)
-    assert clock.t - started_s < 1
+    assert clock.t - started_s < 15
 
 
 def test_who_replaces_what_is_late_waits_no_longer_than_a_boot_may_take(fake: FakeRunpod, clock: FakeClock) -> None:
