@@ -7,6 +7,7 @@ goes on.
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import secrets
 import string
@@ -33,6 +34,7 @@ from localcloud.stock import Spot, Stock
 
 ID_LETTERS = string.ascii_lowercase + string.digits
 WATCH_S = 1.0
+log = logging.getLogger(__name__)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -63,7 +65,7 @@ class Cloud:
             pull_s=lambda pod: self.pulls.pull_s(pod, self.facts, time.time()),
         )
         self._lives = Lives(ground)
-        self.faults.on_change = self._on_fault
+        self.faults.on_armed = self._on_fault
 
     def _fill(self, facts: Facts) -> None:
         self.facts = facts
@@ -78,8 +80,8 @@ class Cloud:
         self.secrets: dict[str, Secret] = {}
         self._last_change_s = 0.0
 
-    def _on_fault(self, fault: Fault, armed: bool) -> None:
-        if armed and fault.op == RUN and not fault.matched:
+    def _on_fault(self, fault: Fault) -> None:
+        if fault.op == RUN:
             self._lives.meet_trouble()
 
     # -- pods -----------------------------------------------------------------------------------------------------
@@ -188,9 +190,9 @@ class Cloud:
             usd=bill.usd(now_s),
             reason=reason,
         )
-        log = self.logs[pod.id]
-        log.add("system", "remove container")
-        self._lives.end(pod, log.close)
+        pod_log = self.logs[pod.id]
+        pod_log.add("system", "remove container")
+        self._lives.end(pod, pod_log.close)
 
     def act(self, pod_id: str, action: str) -> Pod | None:
         """start, stop, restart, terminate; Problem 409 when the pod's state does not allow it. None = terminated."""
@@ -221,15 +223,17 @@ class Cloud:
             raise Problem(400, self.facts.texts.no_gpu_to_resume)
         now_s = time.time()
         self.ledger.bills[pod.id].resume(now_s)
+        pod.stuck = False
         pod.become(Status.PROVISIONING, now_s)
         self.events.add("pod.resumed", at_s=now_s, pod_id=pod.id, name=pod.name)
         self._lives.stop(pod)
         self._lives.begin(pod, self.logs[pod.id])
 
     def _restart(self, pod: Pod) -> None:
+        never_ran, pod.stuck = pod.stuck, False
         pod.become(Status.STARTING, time.time())
         self._lives.stop(pod)
-        self._lives.begin(pod, self.logs[pod.id], boot=False)
+        self._lives.begin(pod, self.logs[pod.id], boot=never_ran)
 
     def _log_file(self, pod: Pod) -> Path:
         folder = self.folder / "logs"
@@ -307,7 +311,7 @@ class Cloud:
             if pod.stuck or pod.status in (Status.EXITED, Status.ERROR):
                 continue
             pod.release_ports()
-            boot = pod.starts == 0
+            boot = pod.starts == 0 or pod.status is Status.PROVISIONING
             pod.become(Status.PROVISIONING if boot else Status.STARTING, time.time())
             self.logs[pod.id].add("system", "restart container")
             self.events.add("pod.restarted", pod_id=pod.id, name=pod.name, reason="daemon")
@@ -348,7 +352,10 @@ class Cloud:
             await asyncio.sleep(WATCH_S)
             if self.pods and self.ledger.balance_usd(time.time()) <= 0:
                 self._end_all_for_money()
-            self.keep()
+            try:
+                self.keep()
+            except OSError:
+                log.exception("the journal cannot be written")
 
     def _end_all_for_money(self) -> None:
         for pod in list(self.pods.values()):

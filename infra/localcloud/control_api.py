@@ -94,4 +94,5 @@ def _add_fault_routes(routes: APIRouter, cloud: Cloud) -> None:
 
 
 def _with_host(pod: Pod) -> dict[str, Any]:
-    return {**wire.pod_json(pod), "host": {"pid": pod.pid, "root": str(pod.root), "ssh_port": pod.ssh_port}}
+    host = {"name": pod.host, "pid": pod.pid, "root": str(pod.root), "ssh_port": pod.ssh_port}
+    return {**wire.pod_json(pod), "host": host}

@@ -109,7 +109,7 @@ class FaultTable:
         self._events = events
         self._faults: dict[str, Fault] = {}
         self._numbers = itertools.count(1)
-        self.on_change: Callable[[Fault, bool], None] = _ignore
+        self.on_armed: Callable[[Fault], None] = _ignore
 
     def new_id(self) -> str:
         """An id for the next fault."""
@@ -118,7 +118,7 @@ class FaultTable:
     def add(self, fault: Fault) -> None:
         """Arm a fault."""
         self._faults[fault.id] = fault
-        self.on_change(fault, True)
+        self.on_armed(fault)
 
     def all(self) -> list[Fault]:
         """Armed and used-up faults, oldest first."""
@@ -139,7 +139,6 @@ class FaultTable:
         if fault:
             fault.released.set()
             self._events.add("fault.removed", fault_id=fault_id, op=fault.op, phase=fault.phase, hits=fault.hits)
-            self.on_change(fault, False)
         return fault is not None
 
     def clear(self) -> None:
@@ -162,7 +161,6 @@ class FaultTable:
             if due is None and fault.due():
                 due = fault
                 fault.hits += 1
-            self.on_change(fault, True)
         if due:
             fields = {"op": op, "phase": phase, "action": due.action, "name": name, "nth": due.matched}
             more = {"fault": due.kind} if due.kind else {}
@@ -170,7 +168,7 @@ class FaultTable:
         return due
 
 
-def _ignore(_fault: Fault, _armed: bool) -> None:
+def _ignore(_: Fault) -> None:
     """Nobody asks."""
 
 

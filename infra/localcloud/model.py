@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+KEPT_STATES = 30
+
 
 class Status(StrEnum):
     """RunPod's observed states."""
@@ -108,7 +110,7 @@ class Pod:
     def become(self, status: Status, at_s: float) -> None:
         """Change the state; what runs is known only while RUNNING."""
         self.status = status
-        self.history.append((at_s, status))
+        self.history = [*self.history[-KEPT_STATES:], (at_s, status)]
         if status is not Status.RUNNING:
             self.running_since_s, self.pid = None, None
 

@@ -16,7 +16,14 @@ SLEEPER = ["/bin/sh", "-c", "echo started; exec sleep 600"]
 def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
     folder = tmp_path_factory.mktemp("a cloud") / "with blanks in its path"
     with running(
-        folder, boot_s=0.1, ssh_s=0.0, restart_backoff_s=0.05, grace_s=2.0, pod_command=SLEEPER, page_size=100
+        folder,
+        boot_s=0.1,
+        ssh_s=0.0,
+        runtime_lag_s=0.0,
+        restart_backoff_s=0.05,
+        grace_s=2.0,
+        pod_command=SLEEPER,
+        page_size=100,
     ) as cloud:
         yield cloud
 
