@@ -32,6 +32,12 @@ def test_the_packaged_facts_are_valid_and_start_the_image_s_command() -> None:
     assert len({gpu.id for gpu in FACTS.gpus}) == len(FACTS.gpus)
 
 
+def test_every_group_of_claims_names_its_source_and_when_it_was_seen_live() -> None:
+    groups = facts_module.PACKAGED.read_text("utf-8").split("\n# -- ")[1:]
+    silent = [group.split()[0] for group in groups if "\n# source: " not in group or "\n# verified live: " not in group]
+    assert silent == ["state"]
+
+
 def test_a_facts_file_replaces_keys_and_merges_stock(tmp_path: Path) -> None:
     file = tmp_path / "facts.yaml"
     file.write_text(f"boot_s: 9\nstock: {{{L4}: 1}}\n", "utf-8")
