@@ -84,23 +84,18 @@ class Account:
         self._centers = {center.id: center for center in facts.data_centers}
         self._events = events
         self._serial = 0
-        self.version = 0
         self.registries: dict[str, Registry] = {}
         self.volumes: dict[str, Volume] = {}
         self.ended_volumes: dict[str, Volume] = {}
         self.templates: dict[str, Template] = {}
         self.ssh_keys: tuple[str, ...] = ()
 
-    def _add_event(self, kind: str, **fields: Any) -> None:
-        self.version += 1
-        self._events.add(kind, **fields)
-
     # -- registries -----------------------------------------------------------------------------------------------
     def create_registry(self, name: str, username: str, password: str) -> Registry:
         """Keep a login; names are not unique."""
         registry = Registry(_new_id(), name, username, password)
         self.registries[registry.id] = registry
-        self._add_event("registry.created", registry_id=registry.id, name=name)
+        self._events.add("registry.created", registry_id=registry.id, name=name)
         return registry
 
     def registry(self, registry_id: str) -> Registry:
@@ -111,7 +106,7 @@ class Account:
         """Rotate a login (GraphQL alone can)."""
         registry = replace(self.registry(registry_id), username=username, password=password)
         self.registries[registry_id] = registry
-        self._add_event("registry.updated", registry_id=registry_id, name=registry.name)
+        self._events.add("registry.updated", registry_id=registry_id, name=registry.name)
         return registry
 
     def delete_registry(self, registry_id: str, pods: Iterable[Pod]) -> None:
@@ -124,7 +119,7 @@ class Account:
         for template in self.templates.values():
             if template.registry == registry_id:
                 self.templates[template.id] = replace(template, registry=None)
-        self._add_event("registry.deleted", registry_id=registry_id, name=registry.name)
+        self._events.add("registry.deleted", registry_id=registry_id, name=registry.name)
 
     # -- network volumes ------------------------------------------------------------------------------------------
     def create_volume(self, name: str, size_gb: int, data_center_id: str, kind: str | None) -> Volume:
@@ -138,7 +133,7 @@ class Account:
         self._serial += 1
         volume = Volume(_new_id(), self._serial, name, data_center_id, kind or kinds[0], ((time.time(), size_gb),))
         self.volumes[volume.id] = volume
-        self._add_event("volume.created", volume_id=volume.id, name=name, size_gb=size_gb)
+        self._events.add("volume.created", volume_id=volume.id, name=name, size_gb=size_gb)
         return volume
 
     def volume(self, volume_id: str) -> Volume:
@@ -154,7 +149,7 @@ class Account:
             volume = replace(volume, sizes=(*volume.sizes, (time.time(), size_gb)))
         volume = replace(volume, name=volume.name if name is None else name)
         self.volumes[volume_id] = volume
-        self._add_event("volume.updated", volume_id=volume_id, name=volume.name, size_gb=volume.size_gb)
+        self._events.add("volume.updated", volume_id=volume_id, name=volume.name, size_gb=volume.size_gb)
         return volume
 
     def delete_volume(self, volume_id: str, pods: Iterable[Pod]) -> None:
@@ -165,7 +160,7 @@ class Account:
             raise Problem(409, f"network volume is mounted by pod {user.id}")
         del self.volumes[volume_id]
         self.ended_volumes[volume_id] = replace(volume, ended_at_s=time.time())
-        self._add_event("volume.deleted", volume_id=volume_id, name=volume.name)
+        self._events.add("volume.deleted", volume_id=volume_id, name=volume.name)
 
     def all_volumes(self) -> list[Volume]:
         """Also those that are gone: they were paid for."""
@@ -197,7 +192,7 @@ class Account:
             self.registry(template.registry)
         template = replace(template, id=_new_id())
         self.templates[template.id] = template
-        self._add_event("template.created", template_id=template.id, name=template.name)
+        self._events.add("template.created", template_id=template.id, name=template.name)
         return template
 
     def template(self, template_id: str) -> Template:
@@ -210,22 +205,22 @@ class Account:
         if template.registry is not None:
             self.registry(template.registry)
         self.templates[template_id] = template
-        self._add_event("template.updated", template_id=template_id, name=template.name)
+        self._events.add("template.updated", template_id=template_id, name=template.name)
         return template
 
     def delete_template(self, template_id: str) -> None:
         """Forget it."""
         template = self.template(template_id)
         del self.templates[template_id]
-        self._add_event("template.deleted", template_id=template_id, name=template.name)
+        self._events.add("template.deleted", template_id=template_id, name=template.name)
 
     # -- SSH keys -------------------------------------------------------------------------------------------------
     def replace_ssh_keys(self, keys: tuple[str, ...]) -> None:
         """The whole set; pods that run keep what they have."""
         self.ssh_keys = keys
-        self._add_event("ssh-keys.replaced", count=len(keys))
+        self._events.add("ssh-keys.replaced", count=len(keys))
 
-    # -- over a restart: `version` is another one after each change ----------------------------------------------
+    # -- over a restart -------------------------------------------------------------------------------------------
     def to_json(self) -> dict[str, Any]:
         """Everything, registry passwords included: for a file that only the owner reads."""
         return {

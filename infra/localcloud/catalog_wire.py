@@ -3,7 +3,7 @@
 PURE.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,18 +191,18 @@ def center_json(center: DataCenter, facts: Facts, stock: Stock, include: tuple[s
         "compliance": list(center.compliance),
     }
     if "GPU_AVAILABILITY" in include:
-        body["gpuAvailability"] = [
-            {"id": gpu.id, "name": gpu.name, "availability": _secure_word(gpu, center, facts, stock)}
-            for gpu in facts.gpus
-            if gpu.secure_usd_per_hr is not None
-        ]
+        rows = list(_secure_gpus(center, facts, stock))
+        body |= {"gpuAvailability": rows} if rows else {}
     if "CPU_AVAILABILITY" in include:
         body["cpuAvailability"] = [{"id": cpu.id, "name": cpu.name, "availability": "HIGH"} for cpu in facts.cpus]
     return body
 
 
-def _secure_word(gpu: Gpu, center: DataCenter, facts: Facts, stock: Stock) -> str:
-    return facts.stock_word(stock.offer(GpuWish(gpu.id), "SECURE", [center.id]).free)
+def _secure_gpus(center: DataCenter, facts: Facts, stock: Stock) -> Iterator[dict[str, Any]]:
+    for gpu in facts.gpus:
+        offer = stock.offer(GpuWish(gpu.id), "SECURE", [center.id])
+        if center.id in offer.by_data_center:
+            yield {"id": gpu.id, "name": gpu.name, "availability": facts.stock_word(offer.free)}
 
 
 def _major_minor(version: str) -> str:

@@ -22,7 +22,8 @@ def graphql_routes(cloud: Cloud) -> APIRouter:
         from localcloud import graphql_schema as graphql  # noqa: PLC0415 - slow to load: most clouds never need it
 
         body = _object(await request.body())
-        query, variables = body.get("query"), body.get("variables") or {}
+        query, given = body.get("query"), body.get("variables")
+        variables = {} if given is None else given
         if not isinstance(query, str) or not isinstance(variables, dict):
             return _errors(400, [{"message": NO_QUERY, "extensions": {"code": "BAD_REQUEST"}}])
         name = body.get("operationName")
@@ -30,7 +31,7 @@ def graphql_routes(cloud: Cloud) -> APIRouter:
         try:
             result = graphql.run(cloud, asked)
         except graphql.Refused as refused:
-            return _errors(400, [_formatted(error, refused.code) for error in refused.errors])
+            return _errors(400, [_in_double_quotes(_formatted(error, refused.code)) for error in refused.errors])
         if result.errors:
             errors = [_formatted(error, "RUNPOD") for error in result.errors]
             return JSONResponse({"errors": errors, "data": result.data})
@@ -48,11 +49,14 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _formatted(error: Any, code: str) -> dict[str, Any]:
-    """As Apollo writes it, names in double quotes; an error of ours brings its own code."""
+    """An error of ours brings its own code."""
     formatted: dict[str, Any] = dict(error.formatted)
-    if error.original_error is None and not error.extensions:
-        formatted["message"] = re.sub(r"'([^'\s]*)'", r'"\1"', formatted["message"])
     return {**formatted, "extensions": {"code": code, **(error.extensions or {})}}
+
+
+def _in_double_quotes(formatted: dict[str, Any]) -> dict[str, Any]:
+    """Apollo quotes names so."""
+    return {**formatted, "message": re.sub(r"'([^'\s]*)'", r'"\1"', formatted["message"])}
 
 
 def _errors(status: int, errors: list[dict[str, Any]]) -> Response:
