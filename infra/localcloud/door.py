@@ -149,9 +149,12 @@ class Door:
         if fault is None:
             return not self._note_if_gone(exchange)
         self._cloud.keep()  # that it hit: a cloud that dies now must not hit once more
-        await _wait_while_connected(fault, exchange)
-        if self._note_if_gone(exchange):
-            return False
+        if fault.action == "late":
+            await wait_out(fault)  # the request has been taken in: it is carried out, whoever has hung up since
+        else:
+            await _wait_while_connected(fault, exchange)
+            if self._note_if_gone(exchange):
+                return False
         if phase == "before" and exchange.generation != self._cloud.generation:
             await self._refuse(exchange, Problem(503, "the cloud was reset or shut down meanwhile"))
             return False

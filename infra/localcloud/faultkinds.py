@@ -34,6 +34,9 @@ KINDS: dict[str, Kind] = {
         "the pod exists, no answer for DELAY s, then the line is cut", "pods.create", "after", "hang"
     ),
     "create-then-drop": Kind("the pod exists, the line is cut without an answer", "pods.create", "after", "drop"),
+    "create-late": Kind(
+        "the pod is made DELAY s later, also where nobody waits any more", "pods.create", "before", "late"
+    ),
     "create-twice": Kind("one create makes two pods; the answer names the first", "pods.create", INSIDE, "twice"),
     "create-hidden": Kind(
         "201, then absent from list, get and delete (404) for DELAY s", "pods.create", INSIDE, "hide"

@@ -174,7 +174,7 @@ def _ignore(_: Fault) -> None:
 
 async def wait_out(fault: Fault) -> None:
     """Block as long as a hold or a delay says."""
-    if fault.action in ("delay", "hang"):
+    if fault.action in ("delay", "hang", "late"):
         await asyncio.sleep(fault.delay_s)
     elif fault.action == "hold":
         fault.holding += 1

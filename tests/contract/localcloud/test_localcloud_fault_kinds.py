@@ -74,6 +74,15 @@ def test_one_create_can_make_two_pods(cloud: RunningCloud, api: httpx.Client) ->
     assert len(cloud.ledger()["pods"]) == 3
 
 
+def test_a_pod_can_be_made_when_nobody_waits_for_it_any_more(cloud: RunningCloud, api: httpx.Client) -> None:
+    fault = cloud.fault_kind("create-late", delay_s=0.5)
+    with pytest.raises(httpx.ReadTimeout):
+        api.post("/v2/pods", json=BODY, timeout=0.2)
+    assert hits(cloud, fault) == 1
+    assert names(api) == []
+    wait_until(lambda: names(api) == ["x-slot-01"], what="the late pod")
+
+
 def test_a_new_pod_can_be_invisible_for_a_while(cloud: RunningCloud, api: httpx.Client, create: Create) -> None:
     cloud.fault_kind("create-hidden", delay_s=0.5)
     pod = create()
