@@ -6,7 +6,10 @@ import sys
 
 import pulumi
 
+from podfleet.components.account import Account
 from podfleet.components.fleet import Fleet, price_of
+from podfleet.components.notices import notices_of
+from podfleet.components.pod import Parts
 from podfleet.components.program import REPORTED, load, report
 from podfleet.components.tailnet import Tailnet
 from podfleet.errors import PodfleetError
@@ -14,8 +17,10 @@ from podfleet.errors import PodfleetError
 try:
     stack = load()
     price = price_of(stack)
-    tailnet = Tailnet("tailnet", stack)
-    fleet = Fleet("fleet", stack, price=price, tailnet=tailnet)
+    notices = notices_of(stack, price)
+    account = Account("account", stack)
+    tailnet = Tailnet("tailnet", stack, after=account.holdings)
+    fleet = Fleet("fleet", stack, price=price, notices=notices, parts=Parts(account, tailnet))
 except PodfleetError as error:
     report(error)
     sys.exit(REPORTED)

@@ -19,7 +19,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from podfleet.config import NAMESPACE, STACK_VARIABLE, PodfleetConfig, parse, uid_problem
+from podfleet.config import NAMESPACE, STACK_VARIABLE, STATE_DIR_VARIABLE, PodfleetConfig, parse, uid_problem
 from podfleet.errors import ConfigError, EngineError
 from podfleet.podspec import name_prefix
 
@@ -104,6 +104,7 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
     raw = workspace.raw_config()
     env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true", STACK_VARIABLE: workspace.stack}
     env["no_grpc_proxy"] = "127.0.0.1,localhost"  # the engine and its plugins talk over loopback, never by a proxy
+    env[STATE_DIR_VARIABLE] = str(workspace.state_dir)
     if home := _value(raw, "pulumiHome"):
         env["PULUMI_HOME"] = str(workspace.project_dir / home)
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"

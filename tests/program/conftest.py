@@ -15,7 +15,9 @@ import pytest
 from pulumi.runtime import config as engine_config
 from pulumi.runtime import mocks
 
-from podfleet.providers.runpod import prices
+from podfleet.components import notices
+from podfleet.providers.runpod import capacity, prices
+from podfleet.providers.runpod.wire_account import Balance
 
 ROOT = Path(__file__).parents[2]
 VALUES = {
@@ -76,6 +78,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Recorder]]:
         program()
         return recorder
 
+    monkeypatch.setattr(notices, "read_balance", lambda _access: Balance(3.1, 0.0))
+    monkeypatch.setattr(capacity.RunpodClient, "gpu_offers", lambda *_args, **_kw: ())
     monkeypatch.setattr(prices, "read", lambda *_args, **_kw: prices.Readings((), {}, "nobody was asked"))
     yield call
     loop.close()

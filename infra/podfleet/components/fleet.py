@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pulumi
 
-from podfleet.components.pod import FleetPod
+from podfleet.components.notices import Notice
+from podfleet.components.pod import FleetPod, Parts
 from podfleet.components.program import Stack
-from podfleet.components.tailnet import Tailnet
 from podfleet.podspec import pod_spec, remote_name
 from podfleet.providers.runpod.guard import Guard, GuardArgs
 from podfleet.providers.runpod.prices import price_plan
@@ -18,27 +19,33 @@ from podfleet.quotes import Quote, require_affordable
 
 
 class Fleet(pulumi.ComponentResource):
-    """Guard → pods → Sweep. Guard comes first and is deleted last; every pod depends on it."""
+    """Guard → pods → Sweep. Guard comes before every pod and is deleted after them; `parts` come before Guard."""
 
     def __init__(
-        self, name: str, stack: Stack, *, price: Quote, tailnet: Tailnet, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        stack: Stack,
+        *,
+        price: Quote,
+        parts: Parts,
+        notices: Sequence[Notice] = (),
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("podfleet:index:Fleet", name, None, opts)
         config, spec = stack.config, pod_spec(stack.config)
         self.slots = list(config.wanted_slots)
         wanted = [remote_name(stack.prefix, slot, config.uid, spec) for slot in self.slots]
         pulumi.log.info(f"price: {price}", self)
+        for notice in notices:
+            notice.show(self)
 
         guard = Guard(
             "guard",
             GuardArgs(uid=config.uid, prefix=stack.prefix, wanted=wanted, adopt=config.adopt),
-            pulumi.ResourceOptions(parent=self, depends_on=[tailnet.secret] if tailnet.secret else []),
+            pulumi.ResourceOptions(parent=self, depends_on=parts.resources),
         )
         child = pulumi.ResourceOptions(parent=self)
-        slots = {
-            slot: FleetPod(slot, stack, tailnet_secret=tailnet.secret_name, after=guard, opts=child)
-            for slot in self.slots
-        }
+        slots = {slot: FleetPod(slot, stack, parts=parts, after=guard, opts=child) for slot in self.slots}
         pods = [slot.pod for slot in slots.values()]
         Sweep(
             "sweep",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import pulumi
 import pulumi_command as command
 
 from podfleet.bootstrap import steps
+from podfleet.components.account import Account
 from podfleet.components.program import Stack
+from podfleet.components.tailnet import Tailnet
 from podfleet.podspec import pod_environment, pod_spec, remote_name, spec_hash
 from podfleet.providers.runpod.pod import Pod, PodArgs
 from podfleet.providers.runpod.reachable import PodReachable, PodReachableArgs
@@ -16,6 +18,19 @@ from podfleet.providers.runpod.reachable import PodReachable, PodReachableArgs
 SECONDS_PER_MINUTE = 60
 DIAL_TRIES = 12  # sshd answers before the host key is printed: only a busy host needs more than one
 DIAL_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all pods of the fleet use."""
+
+    account: Account
+    tailnet: Tailnet
+
+    @property
+    def resources(self) -> list[pulumi.Resource]:
+        """What has to be there before the first pod, and goes after the last one."""
+        return [*self.account.parts, *([self.tailnet.secret] if self.tailnet.secret else [])]
 
 
 class FleetPod(pulumi.ComponentResource):
@@ -26,7 +41,7 @@ class FleetPod(pulumi.ComponentResource):
         slot: str,
         stack: Stack,
         *,
-        tailnet_secret: str,
+        parts: Parts,
         after: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -40,8 +55,17 @@ class FleetPod(pulumi.ComponentResource):
                 uid=config.uid,
                 slot=slot,
                 spec_hash=spec_hash(config.uid, spec),
-                env=pod_environment(config, slot=slot, name=name, tailnet_secret=tailnet_secret),
-                **{key: value for key, value in asdict(spec).items() if key != "bootstrap"},
+                env=pod_environment(config, slot=slot, name=name, tailnet_secret=parts.tailnet.secret_name),
+                image=spec.image,
+                gpu_types=spec.gpu_types,
+                cloud=spec.cloud,
+                data_center_ids=spec.data_center_ids,
+                min_cuda_version=spec.min_cuda_version,
+                disk_gb=spec.disk_gb,
+                ports=spec.ports,
+                registry_id=parts.account.registry.id if parts.account.registry else None,
+                volume_id=parts.account.volume.id if parts.account.volume else None,
+                volume_path=spec.mount.path if spec.mount else None,
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[after]),
         )

@@ -14,7 +14,7 @@ SECONDS_PER_HOUR = 3600
 
 
 class Tailnet(pulumi.ComponentResource):
-    """Key, account secret, policy. Without `podfleet:tailnet` it makes nothing and `secret` is None.
+    """Key, account secret (made after `after`), policy. Without `podfleet:tailnet` nothing; `secret` is then None.
 
     The credentials (TAILSCALE_API_KEY, or the OAuth variables) come from the environment: none is in the state.
     """
@@ -22,7 +22,9 @@ class Tailnet(pulumi.ComponentResource):
     secret: Secret | None = None
     secret_name: str = ""
 
-    def __init__(self, name: str, stack: Stack, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, stack: Stack, *, after: pulumi.Resource, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("podfleet:index:Tailnet", name, None, opts)
         config = stack.config
         if config.tailnet:
@@ -48,7 +50,7 @@ class Tailnet(pulumi.ComponentResource):
             self.secret = Secret(
                 "tailnet-secret",
                 SecretArgs(name=self.secret_name, value=key.key, description=f"tailnet key of stack {stack.name}"),
-                pulumi.ResourceOptions(parent=self),
+                pulumi.ResourceOptions(parent=self, depends_on=[after]),
             )
         self.register_outputs({})
 

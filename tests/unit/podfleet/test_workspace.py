@@ -34,6 +34,7 @@ def test_a_local_stack_gets_its_own_home_state_url_and_key(project: Path) -> Non
     assert env["PULUMI_BACKEND_URL"] == f"file://{project}/.podfleet/state?metadata=skip"
     assert env["RUNPOD_API_BASE_URL"] == "http://127.0.0.1:8790"
     assert env["RUNPOD_API_KEY"] == "local-key"
+    assert env["PODFLEET_STATE_DIR"] == str(project / ".podfleet")
     secret = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
     assert secret.stat().st_mode & 0o077 == 0
 

@@ -35,6 +35,7 @@ from podfleet.providers.runpod.wire import PodView
 from podfleet.providers.runpod.wire_account import BillRecord
 
 log = structlog.get_logger()
+FRESH_S = 2.0
 BILL_GOOD_S = 300.0  # RunPod charges every five minutes
 BILL_RETRY_S = 600.0
 KEPT_S = 2 * DAY_S
@@ -143,15 +144,17 @@ class SpendGuard:
     def reserve(self, *, name: str, uid: str, usd_per_hr: float) -> None:
         """Checked and reserved under one lock. Raises SpendLimit: then nothing is reserved, and no POST may follow.
 
-        A refusal is looked at twice: a list that is some seconds old may show pods that have ended since.
+        A refusal by a list that is some seconds old is looked at again: it may show pods that have ended since.
         """
         if not self._limits.any:
             return
         bills = self._bills.recent() if self._limits.max_usd_per_day else {}
         hold = Hold(self._owner.name, name, usd_per_hr, self._clock.now_s())
-        if self._book(hold, uid, self._census.recent(), bills) and (
-            refused := self._book(hold, uid, self._census.now(), bills)
-        ):
+        snapshot = self._census.recent()
+        refused = self._book(hold, uid, snapshot, bills)
+        if refused and self._clock.monotonic_s() - snapshot.asked_s > FRESH_S:
+            refused = self._book(hold, uid, self._census.now(), bills)
+        if refused:
             log.warning("spend.refused", name=name, key=refused.key)
             raise refused
 

@@ -73,6 +73,10 @@ class PodRequest:
     disk_gb: int
     ports: tuple[str, ...]
     env: dict[str, str] = field(repr=False)
+    registry_id: str = ""
+    volume_id: str = ""
+    volume_path: str = ""
+    args: str = ""  # in place of the image's own command
 
     def body(self) -> dict[str, Any]:
         """The JSON of `POST /v2/pods`."""
@@ -90,6 +94,12 @@ class PodRequest:
         }
         if self.data_center_id:
             body["dataCenterIds"] = [self.data_center_id]
+        if self.registry_id:
+            body["registry"] = self.registry_id
+        if self.args:
+            body["args"] = self.args
+        if self.volume_id:
+            body["mounts"] = {"network": [{"volumeId": self.volume_id, "path": self.volume_path}]}
         return body
 
     def __str__(self) -> str:
@@ -117,6 +127,7 @@ class GpuOffer:
     availability: str
     places: tuple[tuple[str, str], ...] = ()
     cuda_versions: tuple[str, ...] = ()
+    spot_usd_per_hr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +220,7 @@ class WirePodPage(_Wire):
 class _WirePrice(_Wire):
     secure: float | None = None
     community: float | None = None
+    spot: float | None = None  # RunPod names none since 2026
 
 
 class _WireDataCenter(_Wire):
@@ -238,7 +250,7 @@ class _WireGpuType(_Wire):
             return None
         places = tuple((place.id, place.availability or self.availability) for place in self.data_centers)
         versions = tuple(each.version for each in self.cuda_versions)
-        return GpuOffer(self.id, self.name, self.memory, cloud, price, self.availability, places, versions)
+        return GpuOffer(self.id, self.name, self.memory, cloud, price, self.availability, places, versions, prices.spot)
 
 
 class WireCatalog(_Wire):
