@@ -20,7 +20,7 @@ SOLD_OUT, SCARCE = "NONE", "LOW"
 CLOUDS = ("SECURE", "COMMUNITY")
 SHOWN_VALUES = 2
 FAILED_AT_BOOT = "failed at boot"
-LINES = 12  # of rejections in a pod's state
+ALIKE = 3  # so many of a kind have a line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +180,14 @@ def rank(wish: Wish, offers: Sequence[Offer]) -> Ranking:
     return Ranking(tuple(sorted(candidates, key=_order(wish))), tuple(rejected))
 
 
-def summary(rejected: Sequence[Rejected], limit: int = LINES) -> tuple[str, ...]:
-    """At most `limit` lines: reasons that many offers share take one line."""
+def summary(rejected: Sequence[Rejected], limit: int) -> tuple[str, ...]:
+    """At most `limit` lines, the rarer reasons first; one that many offers share takes one line."""
     groups: dict[str, list[Rejected]] = {}
     for each in rejected:
         groups.setdefault(each.filter, []).append(each)
     lines: list[str] = []
-    for group in groups.values():
-        if len(group) <= SHOWN_VALUES:
+    for group in sorted(groups.values(), key=len):
+        if len(group) <= ALIKE:
             lines += [str(each) for each in group]
         else:
             lines.append(f"{group[0]}, and {len(group) - 1} more by {group[0].filter}")

@@ -15,7 +15,6 @@ from podfleet.config import parse
 from podfleet.gpus import GPUS, SLOWEST, Basis, speed_of, vram_need_gb
 from podfleet.placement import (
     CLOUDS,
-    LINES,
     SOLD_OUT,
     Avoid,
     Candidate,
@@ -225,11 +224,11 @@ def test_offers_that_are_candidates_already_do_not_count() -> None:
 def test_a_summary_is_short() -> None:
     many = [Rejected(f"GPU {n}", "gpuTypes", "not listed") for n in range(40)]
     few = [Rejected("X SECURE", "minVramGb", "8 GB, 12 are needed")]
-    assert summary([*many, *few]) == (
-        "GPU 0: not listed (gpuTypes), and 39 more by gpuTypes",
+    assert summary([*many, *few], 12) == (
         "X SECURE: 8 GB, 12 are needed (minVramGb)",
+        "GPU 0: not listed (gpuTypes), and 39 more by gpuTypes",
     )
-    assert len(summary([Rejected("g", str(n), "r") for n in range(40)])) == LINES
+    assert len(summary([Rejected("g", str(n), "r") for n in range(40)], 12)) == 12
 
 
 # Properties

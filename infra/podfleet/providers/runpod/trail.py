@@ -15,7 +15,7 @@ from podfleet.placement import Avoid, Candidate, Ranking, Wish, shown, summary
 Key = tuple[str, str, str | None]
 FAULTS = 3  # so many candidates refused with the same unknown words: it is the request that is wrong
 LINE_CHARS = 240
-LINES = 12
+LINES = 12  # in a pod's state
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Trail:
     def rejected(self) -> tuple[str, ...]:
         """For the state: what was asked and refused, then what was not asked; short."""
         told = [f"{candidate.where}: {reason}" for candidate, reason in self.refusals.values()]
-        lines = (*told, *summary(self.ranking.rejected))
+        lines = (*told, *summary(self.ranking.rejected, LINES))
         return tuple(line if len(line) <= LINE_CHARS else f"{line[: LINE_CHARS - 1]}…" for line in lines)[:LINES]
 
 
