@@ -19,9 +19,8 @@ from pulumi import automation as auto
 from podfleet.config import NAMESPACE
 from podfleet.errors import STALE, EngineError, StackLocked, StaleGeneration
 from podfleet.providers.runpod.settings import GENERATION_VARIABLE
-from podfleet.workspace import Workspace
+from podfleet.workspace import PARALLEL, Workspace
 
-PARALLEL = 64
 GUARD_TYPE = "pulumi-python:dynamic/runpod:Guard"
 POD_TYPE = "pulumi-python:dynamic/runpod:Pod"
 FAILED_POD = re.compile(r"\bpod ([A-Za-z0-9_-]{1,64}) (?:is|could not be) ")  # how PodFailed begins

@@ -29,6 +29,8 @@ MADE_VARIABLE = "PODFLEET_ENV_MADE"  # names of what `podfleet env` has set in a
 KEPT_VARIABLE = "PODFLEET_ENV_KEPT"  # what a person had under such a name, to come back with the next stack
 PASSPHRASE_VARIABLES = frozenset({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"})
 HIDDEN = "[secret]"  # stands for the value of a secret in `raw_config`
+PARALLEL_VARIABLE = "PULUMI_PARALLEL"
+PARALLEL = 64  # operations at once; the engine's own choice is four per core, and ours mostly wait
 PRIVATE_KEY, PUBLIC_KEY, UID = "sshPrivateKey", "sshPublicKey", "uid"
 
 
@@ -105,6 +107,8 @@ def environment(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str
     env = {"PATH": _path(workspace, outer), "PULUMI_SKIP_UPDATE_CHECK": "true", STACK_VARIABLE: workspace.stack}
     env["no_grpc_proxy"] = "127.0.0.1,localhost"  # the engine and its plugins talk over loopback, never by a proxy
     env[STATE_DIR_VARIABLE] = str(workspace.state_dir)
+    if PARALLEL_VARIABLE not in outer:
+        env[PARALLEL_VARIABLE] = str(PARALLEL)
     if home := _value(raw, "pulumiHome"):
         env["PULUMI_HOME"] = str(workspace.project_dir / home)
         env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
@@ -214,8 +218,8 @@ def _key_pair(comment: str) -> tuple[str, str]:
 def run_engine(
     workspace: Workspace, env: Mapping[str, str], *words: str, stdin: str | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    command = ["pulumi", *words, "--non-interactive", "--stack", workspace.stack]
     """One command of the engine on this stack. Raises EngineError where it fails (with `check`) or is missing."""
+    command = ["pulumi", *words, "--non-interactive", "--stack", workspace.stack]
     if words[:2] == ("stack", "init"):
         command = ["pulumi", *words, "--non-interactive"]
     try:

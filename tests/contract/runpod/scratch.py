@@ -40,12 +40,16 @@ class Scratch:
     def lay(self) -> None:
         for name in ("home", "state", "project/infra", "project/stacks"):
             (self.folder / name).mkdir(parents=True)
-        shutil.copy(CHECKOUT / "Pulumi.yaml", self.folder / "project")
+        project = (CHECKOUT / "Pulumi.yaml").read_text()
+        if self.launcher == "stock":  # as if ours were not there: the engine takes the one beside itself
+            project = project.partition("plugins:")[0]
+        (self.folder / "project" / "Pulumi.yaml").write_text(project)
         (self.folder / "project" / "infra" / "podfleet").symlink_to(CHECKOUT / "infra" / "podfleet")
         shutil.copy(HERE / "scratch_program.py", self.folder / "project" / "infra" / "__main__.py")
         self.run("stack", "init", STACK)
         quick = {"absenceIntervalSeconds": "0.2", "pollIntervalSeconds": "0.2", "reconcileSeconds": "1"}
-        self.config(**quick, drainDeadlineSeconds="2")
+        fuses = {"maxPods": 200, "maxUsdPerHour": 0, "maxUsdPerDay": 0}
+        self.config(**quick, **fuses, drainDeadlineSeconds="2")
         self.secret("key", CANARY)
 
     @property
@@ -57,7 +61,7 @@ class Scratch:
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": "of a test",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "PODFLEET_LAUNCHER": self.launcher,
+            "PULUMI_PARALLEL": "64",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "NO_COLOR": "1",
         }
@@ -102,12 +106,36 @@ class Scratch:
             ["pulumi", "up", "-s", STACK, "--yes", "--skip-preview", "--non-interactive"],
             cwd=self.folder / "project",
             env=self.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=self.log.open("w"),
+            stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
+
+    @property
+    def log(self) -> Path:
+        """What an `up` in the background has said."""
+        return self.folder / "up.log"
+
+    def end_of_up(self) -> int:
+        """Wait for the `up` in the background; its exit status."""
+        assert self._engine is not None
+        return self._engine.wait(60)
+
+    def send_interrupt(self) -> None:
+        """Ctrl-C, once."""
+        assert self._engine is not None
+        self._engine.send_signal(signal.SIGINT)
+
+    def interrupt_engine(self) -> int:
+        """Ctrl-C, and wait; the exit status."""
+        self.send_interrupt()
+        return self.end_of_up()
+
+    def launchers(self) -> list[int]:
+        """Launchers of ours that live."""
+        return [pid for pid in self.leftovers() if b"podfleet.launcher" in _command(pid)]
 
     def kill_engine(self) -> None:
         """SIGKILL to the engine alone; what it started lives on."""
@@ -152,3 +180,10 @@ class Scratch:
     def settle(self, seconds: float) -> None:
         """Let a leftover process go on working, to see that it does not."""
         time.sleep(seconds)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
