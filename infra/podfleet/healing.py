@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MARKS = (STACK_VARIABLE, "PULUMI_BACKEND_URL", "PULUMI_HOME")  # a stack's processes have them as we have them
 HOLDER = re.compile(r"created by \S*?@?([^@\s]+) \(pid (\d+)\)(?: at (\S+))?")
 SHOWN = 4
+LOOKS = 4  # of the last ones, evenly over the wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +141,34 @@ def last_look(workspace: Workspace, config: PodfleetConfig, env: Mapping[str, st
     if healed.interrupted_s is None:
         return ""
     clock = RealClock()
-    clock.sleep(healed.interrupted_s + config.reconcile_seconds - clock.monotonic_s())
-    try:
-        with stack_cloud(workspace, config, env, clock=clock) as cloud:
-            late, _ = unknown_now(workspace, config, env, cloud.census.now().pods)
-            cloud.ending.end(late, why="rented by a killed update, in no state")
-    except (ProviderError, EngineError) as error:
-        return f"the last look after the killed update failed: {error}; look with `podfleet sweep {workspace.stack}`"
+    late: list[PodView] = []
+    trouble = ""
+    for due_s in look_times(healed.interrupted_s, config.reconcile_seconds, now_s=clock.monotonic_s()):
+        clock.sleep(due_s - clock.monotonic_s())
+        try:
+            with stack_cloud(workspace, config, env, clock=clock) as cloud:
+                found, _ = unknown_now(workspace, config, env, cloud.census.now().pods)
+                cloud.ending.end(found, why="rented by a killed update, in no state")
+        except (ProviderError, EngineError) as error:
+            trouble = str(error)
+            continue
+        trouble = ""
+        late += found
+    return _said(late, trouble, workspace.stack)
+
+
+def _said(late: Sequence[PodView], trouble: str, stack: str) -> str:
+    if trouble:
+        return f"the last look after the killed update failed: {trouble}; look with `podfleet sweep {stack}`"
     if not late:
         return ""
     return f"the killed update had still rented {', '.join(f'{pod.name} ({pod.id})' for pod in late)}: ended"
+
+
+def look_times(interrupted_s: float, reconcile_s: float, *, now_s: float) -> list[float]:
+    """Several, until the wait is over, so that a pod that comes late is not paid for until its end; those to come."""
+    times = [interrupted_s + reconcile_s * look / LOOKS for look in range(1, LOOKS + 1)]
+    return [at_s for at_s in times[:-1] if at_s > now_s] + times[-1:]
 
 
 def unknown_now(

@@ -17,7 +17,7 @@ import pytest
 
 from podfleet import healing, processes
 from podfleet.errors import StackLocked, StateUnreadable
-from podfleet.healing import Healing, holders_in, mend
+from podfleet.healing import Healing, holders_in, look_times, mend
 from podfleet.processes import Holder, Process, end, leftovers, look, why_not_dead
 from podfleet.state import StateFolder, state_folder, view_of
 from podfleet.workspace import Workspace
@@ -279,3 +279,9 @@ def test_a_lock_that_cannot_be_read_is_nobodys_to_remove(healer: Healing) -> Non
     with pytest.raises(StackLocked, match="cannot be read: remove it, once no update is running"):
         healer.heal()
     assert file.exists()
+
+
+def test_the_last_look_is_several_so_that_a_late_pod_is_not_paid_for_until_the_end_of_the_wait() -> None:
+    assert look_times(100.0, 60.0, now_s=100.0) == [115.0, 130.0, 145.0, 160.0]
+    assert look_times(100.0, 60.0, now_s=131.0) == [145.0, 160.0]
+    assert look_times(100.0, 60.0, now_s=500.0) == [160.0], "one look there is in any case"
