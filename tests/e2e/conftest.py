@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "drainDeadlineSeconds": 20,
     "absenceIntervalSeconds": 0.2,
     "pollIntervalSeconds": 0.2,
+    "createRoundWaitSeconds": 0.2,
     "stopOnEmptyQueue": False,
     "reachableDeadlineMinutes": 1,
 }

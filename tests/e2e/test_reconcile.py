@@ -52,7 +52,9 @@ def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.splitlines() == [
         "0 → 2 pods: 5 jobs waiting and 0 running, one pod per 4",
-        "price: $0.00/h now → $0.50/h then (0 → 2 pods, new ones on NVIDIA RTX A4000; at most $1.62/h with 6 pods)",
+        "price: $0.00/h now → $0.50/h then (0 → 2 pods, new ones on NVIDIA RTX A4000 SECURE at $0.25/h "
+        "(offers: $0.25 to $0.27/h), $0.083 per hour of audio (the engine does not use the GPU); "
+        "at most $1.62/h with 6 pods)",
     ]
 
     fleet.config(enabled="false")

@@ -103,9 +103,7 @@ def test_a_slot_without_capacity_blocks_no_scale_down_and_heals(scratch: Scratch
     scratch.cloud.settings(stock={"NVIDIA L40": 0})
     scratch.config(full=1, image="v2", pods=2)
     assert scratch.up("--continue-on-error") != 0
-    line = (
-        "none of 1 candidates (NVIDIA L40; SECURE) could be rented: RunPod says 400: There are no longer any instances"
-    )
+    line = "none of 1 candidates (NVIDIA L40 SECURE) could be rented in 3 rounds: RunPod says 400: There are no longer"
     assert line in scratch.text
     assert scratch.pods() == ["slot-02"]
     scratch.cloud.settings(stock={"NVIDIA L40": 8})

@@ -38,8 +38,8 @@ class ReadsOffers(Protocol):
 class Shelf:
     """One reading, asked for at `asked_s` (monotonic). `trouble`: why it could not be read.
 
-    Since then the creates of the process note here what they were told: a candidate that has refused two of them on end
-    is not asked by the others before the next reading.
+    Since then the creates of the process note here where there was no room: a candidate that had none for two of them
+    on end is not asked by the others before the next reading.
     """
 
     asked_s: float
@@ -48,7 +48,7 @@ class Shelf:
     _refused: dict[Key, tuple[int, ProviderError]] = field(default_factory=dict)
 
     def note(self, key: Key, error: ProviderError | None) -> None:
-        """What a POST for this candidate came to; None: a pod."""
+        """A POST for this candidate found no room; None: it made a pod."""
         if error is None:
             self._refused.pop(key, None)
         else:

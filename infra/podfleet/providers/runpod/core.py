@@ -263,7 +263,8 @@ class PodCore:
         if not isinstance(error, ProviderError) or not (another or isinstance(error, NoCapacity)):
             raise error
         log.info("pod.refused", name=spec.name, candidate=candidate.where, reason=str(error))
-        shelf.note(candidate.key, error)
+        if isinstance(error, NoCapacity):
+            shelf.note(candidate.key, error)
         trail.refused(candidate, error)
 
     def _fits(self, pod: PodView, candidate: Candidate, spec: RentSpec, trail: Trail) -> bool:
