@@ -104,23 +104,23 @@ class UpAndWait:
 
     def _run(self) -> str:
         error: EngineError | None = None
-        go_up, refresh = True, False
+        go_up = True
         while True:
             if go_up:
-                error = self._up(refresh=refresh)
+                error = self._up()
             failed = self._watch(error)
             if not failed:
                 break
             ends = [each for each in failed if each.verdict.ends]
             self._end(ends)
-            go_up = refresh = self._may_replace(failed, ends)
+            go_up = self._may_replace(failed, ends)
             if error and not go_up:
                 break
         if error or self._lost:
             raise self._not_ready(error)
         return self._done()
 
-    def _up(self, *, refresh: bool) -> EngineError | None:
+    def _up(self) -> EngineError | None:
         """The engine's refusal is kept, not raised: whose pod has failed is seen afterwards."""
         self._config = self._read_config()
         now_s = self._clock.now_s()
@@ -128,7 +128,7 @@ class UpAndWait:
             {BOOT_DEADLINE_VARIABLE: f"{self._deadline_s:.1f}", **self._out.avoid.variable(now_s=now_s)}
         )
         try:
-            self._out.deployment.up(refresh=refresh)
+            self._out.deployment.up(refresh=True)  # the state may know pods that are gone: ended ones, or a half destroy
         except StackLocked:
             raise
         except EngineError as error:

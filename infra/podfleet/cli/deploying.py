@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from podfleet.cli.shared import StackName, avoid_of, cloud_of, deployment_of, healed, ready, tell
+from podfleet.cli.shared import INTERRUPTED, StackName, avoid_of, cloud_of, deployment_of, healed, ready, tell
 
 if TYPE_CHECKING:
     from podfleet.deploy import Deployment
     from podfleet.workspace import Workspace
-
-INTERRUPTED = 130
 
 
 def preview(stack: StackName) -> None:
@@ -26,11 +24,11 @@ def up(
         bool, typer.Option("--wait", help="until each pod's node works; pods that fail are replaced (replacements)")
     ] = False,
 ) -> None:
-    """Check the config, then bring the fleet to what the stack file wants."""
+    """Check the config, look what has become of the pods, then bring the fleet to what the stack file wants."""
     workspace = ready(stack)
     with healed(workspace) as deployment:
         if not wait:
-            deployment.up()
+            deployment.up(refresh=True)
             return
         try:
             print(_up_and_wait(workspace, deployment))
