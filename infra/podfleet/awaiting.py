@@ -128,7 +128,7 @@ class UpAndWait:
             {BOOT_DEADLINE_VARIABLE: f"{self._deadline_s:.1f}", **self._out.avoid.variable(now_s=now_s)}
         )
         try:
-            self._out.deployment.up(refresh=True)  # the state may know pods that are gone: ended ones, or a half destroy
+            self._out.deployment.up(refresh=True)  # pods that have ended since, or in a `destroy` that broke off
         except StackLocked:
             raise
         except EngineError as error:
