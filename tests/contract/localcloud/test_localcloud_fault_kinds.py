@@ -228,7 +228,7 @@ def test_a_pod_that_starts_later_meets_a_fault_that_waits_for_it(cloud: RunningC
 
 
 def test_a_preempted_pod_is_warned_and_then_exited(cloud: RunningCloud, api: httpx.Client, create: Create) -> None:
-    script = "trap 'echo warned; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    script = "trap 'sleep 0.3; echo warned; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     pod = running(cloud, api, create, cmd=["-c", script])
     wait_until(lambda: "up" in system_log(cloud, pod), what="the trap")
     cloud.fault_kind("spot-preempt")
