@@ -40,6 +40,11 @@ class AvoidList:
     def __init__(self, file: Path) -> None:
         self.file = file
 
+    @classmethod
+    def of(cls, state_dir: Path, stack: str) -> AvoidList:
+        """The list of a stack, in the checkout's state folder."""
+        return cls(state_dir / "avoid" / f"{stack}.json")
+
     def hosts(self, *, now_s: float) -> tuple[BadHost, ...]:
         """Those of the last day, oldest first."""
         try:

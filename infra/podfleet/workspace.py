@@ -132,6 +132,12 @@ def without_made(outer: Mapping[str, str]) -> dict[str, str]:
     return {**{key: value for key, value in outer.items() if key not in made}, **kept}
 
 
+def without_stack(start: Path, outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of no stack: what a checkout at or above `start` has set up is on PATH."""
+    found = next((folder for folder in (start, *start.parents) if (folder / "Pulumi.yaml").exists()), start)
+    return {**without_made(outer), "PATH": _path(Workspace(found, ""), outer)}
+
+
 def complete(workspace: Workspace, outer: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a process that works on this stack."""
     return {**without_made(outer), **environment(workspace, outer)}

@@ -29,6 +29,7 @@ COMMANDS = (
     sizing.reconcile,
     sizing.why,
     seeing.status,
+    seeing.doctor,
     seeing.steps,
     seeing.policy,
     ending.sweep,

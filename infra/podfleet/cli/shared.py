@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from podfleet.providers.runpod.client import Access, RunpodClient
 
 StackName = Annotated[str, typer.Argument(metavar="STACK", help="a stack in stacks/, for example local")]
+INTERRUPTED = 130  # exit code after Ctrl-C, as a shell has it
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable, on stdout")]
 
 
@@ -87,7 +88,7 @@ def avoid_of(workspace: Workspace) -> AvoidList:
     """Hosts where a pod of this stack failed to boot."""
     from podfleet.avoid import AvoidList
 
-    return AvoidList(workspace.state_dir / "avoid" / f"{workspace.stack}.json")
+    return AvoidList.of(workspace.state_dir, workspace.stack)
 
 
 def cloud_of(workspace: Workspace, config: PodfleetConfig) -> closing[RunpodClient]:
