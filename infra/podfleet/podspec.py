@@ -155,10 +155,14 @@ def pod_environment(config: PodfleetConfig, *, slot: str, name: str, tailnet_sec
 
 
 def self_stop_requests(runpod_url: str) -> tuple[SelfStopRequest, ...]:
-    """How a pod ends itself, in order of trial, with the key that RunPod gives each pod; the node fills the `${}`."""
+    """How a pod ends itself, in order of trial, with the key that RunPod gives each pod; the node fills the `${}`.
+
+    None of the three is known to be let through for good: which key may do what changes, and GraphQL goes.
+    """
     bearer = {"Authorization": "Bearer ${RUNPOD_API_KEY}"}
     mutation = 'mutation { podTerminate(input: { podId: "${RUNPOD_POD_ID}" }) }'
     return (
         SelfStopRequest(method="DELETE", url=f"{runpod_url}/v2/pods/${{RUNPOD_POD_ID}}", headers=bearer),
         SelfStopRequest(method="POST", url=f"{runpod_url}/graphql", headers=bearer, json_body={"query": mutation}),
+        SelfStopRequest(argv=("runpodctl", "remove", "pod", "${RUNPOD_POD_ID}")),  # where the image has it
     )

@@ -7,9 +7,10 @@ Field `x` is the variable `PODFLEET_X`. A file written by `podfleet-node configu
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from podfleet_node.errors import SettingsError
 
@@ -17,17 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENV_PREFIX = "PODFLEET_"
+KEY_IN_ARGUMENTS = re.compile(r"\$\{[A-Za-z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)\}")
 
 
 class SelfStopRequest(BaseModel):
-    """One request that ends this pod. `${VAR}` in URL, headers and body is filled from the pod's environment."""
+    """One request that ends this pod: a URL to call, or `argv`, a command of the image.
+
+    `${VAR}` is filled from the pod's environment. A key has no place in `argv`, where any process could read it: the
+    command finds it in its environment.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = "DELETE"
-    url: str
+    url: str = ""
     headers: dict[str, str] = Field(default_factory=dict)
     json_body: JsonValue = None
+    argv: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.url) == bool(self.argv):
+            raise ValueError("give either url or argv")
+        if any(KEY_IN_ARGUMENTS.search(word) for word in self.argv):
+            raise ValueError("argv: no key, token, secret or password may be in it")
+        return self
 
 
 class NodeSettings(BaseModel):

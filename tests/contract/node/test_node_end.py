@@ -125,6 +125,31 @@ def test_a_refused_end_is_asked_for_again_and_the_node_never_exits(tmp_path: Pat
             assert node.process.returncode == 0
 
 
+def test_every_way_is_tried_and_every_step_is_in_the_log(tmp_path: Path) -> None:
+    """PID 1 collects all children, the command's too: its status is told all the same."""
+    end = tmp_path / "endpod"
+    end.write_text(f'#!/bin/sh\nprintf "%s|" "$@" "$POD_KEY" >>{tmp_path}/said; exit 7\n')
+    end.chmod(0o755)
+    with cloud() as provider:
+        provider.status |= {"/a": 403, "/b": 410}
+        stop: list[dict[str, Any]] = [{"url": provider.url + path} for path in ("/a", "/b")]
+        stop += [{"argv": ["endpod", "remove", "${POD}"]}, {"argv": ["no-such-cli", "${POD}"]}]
+        variables = {"POD": "p1", "POD_KEY": "canary", "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        with pod(tmp_path / "pod", NOWHERE, self_stop=stop, expires_at_s=1.0, keep_alive=True, **variables) as node:
+            until(lambda: len(node.logged("selfstop.alive")) >= 3, what="three rounds", timeout_s=30)
+            assert node.process.poll() is None
+            answered = [
+                (each["request"], each.get("status"), each.get("exit_status"))
+                for each in node.logged("selfstop.answered")
+            ]
+            assert answered[:3] == [(1, 403, None), (2, 410, None), (3, None, 7)]
+            assert node.logged("selfstop.failed")[0]["error"] == "no such command in this image"
+            waits = [each["next_round_in_s"] for each in node.logged("selfstop.alive")]
+            assert waits[:3] == [2.0, 4.0, 8.0]
+            assert (tmp_path / "said").read_text().startswith("remove|p1|canary|")
+            assert not any("canary" in line for line in (*node.lines, *node.log))
+
+
 def test_without_a_self_stop_it_exits(queue: RunningQueue, tmp_path: Path) -> None:
     with pod(tmp_path / "pod", queue.url, stop_on_empty_queue=True, empty_queue_wait_s=0) as node:
         assert node.process.wait(60) == 0

@@ -81,6 +81,22 @@ def test_the_environment_holds_references_and_no_secret(mode: str) -> None:
     assert len(env) <= 50
 
 
+@pytest.mark.parametrize("mode", ["image", "none"])
+def test_a_pod_is_told_its_lifetime_in_every_mode_and_three_ways_to_end_itself(mode: str) -> None:
+    """The command finds the pod's key in the environment: in its arguments anybody could read it."""
+    for minutes, told in ((30, "1800.0"), (0, "0.0")):
+        settings = config(bootstrap=mode, keepAlive=True, maxRuntimeMinutes=minutes)
+        env = podspec.pod_environment(settings, slot="slot-01", name=name_for(settings))
+        assert env["PODFLEET_MAX_RUNTIME_S"] == told
+    ways = json.loads(env["PODFLEET_SELF_STOP"])
+    assert [way.get("url", "").removeprefix(settings.runpod_url) for way in ways] == [
+        "/v2/pods/${RUNPOD_POD_ID}",
+        "/graphql",
+        "",
+    ]
+    assert ways[2] == {"argv": ["runpodctl", "remove", "pod", "${RUNPOD_POD_ID}"]}
+
+
 def test_the_steps_say_what_to_run_and_keep_settings_on_stdin() -> None:
     found = bootstrap.steps(config(), name="n")
     assert [step.name for step in found] == ["verify", "configure", "start"]

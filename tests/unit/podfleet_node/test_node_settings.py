@@ -1,6 +1,7 @@
 """Settings: variables, file, errors; and the watchdog's own reading of them."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,14 @@ from podfleet_node.settings import NodeSettings, SelfStopRequest
 from podfleet_node.supervisor import worker_env
 
 words = st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), max_size=20)
-requests = st.builds(SelfStopRequest, url=words, headers=st.dictionaries(words, words), json_body=st.none() | words)
+urls = st.builds(
+    SelfStopRequest,
+    url=words.filter(bool),
+    headers=st.dictionaries(words, words),
+    json_body=st.none() | words,
+)
+commands = st.builds(SelfStopRequest, argv=st.lists(words.filter(lambda word: "${" not in word), min_size=1).map(tuple))
+requests = urls | commands
 settings_values = st.builds(
     NodeSettings,
     node_name=words,
@@ -70,7 +78,7 @@ def test_the_watchdog_reads_what_the_settings_say(settings: NodeSettings) -> Non
     limits = Limits.read(settings.to_env(), {})
     assert limits.wait_for_start == settings.wait_for_start
     assert limits.expires_at_s == (settings.expires_at_s or None)
-    assert [r.url for r in limits.self_stop] == [r.url for r in settings.self_stop if r.url]
+    assert [(r.url, r.argv) for r in limits.self_stop] == [(r.url, r.argv) for r in settings.self_stop]
 
 
 @pytest.mark.parametrize("nonsense", ["abc", "-1", "nan", "inf", ""])
@@ -85,6 +93,19 @@ def test_the_file_gives_the_watchdog_its_limits_too() -> None:
     assert limits.max_runtime_s == 5
     assert limits.self_stop == (StopRequest(url="http://x", method="POST", json_body={"a": 1}),)
     assert Limits.read({"PODFLEET_SELF_STOP": json.dumps(stop)}, {}).self_stop == limits.self_stop
+
+
+@pytest.mark.parametrize(
+    "request_", [{}, {"url": "http://x", "argv": ["true"]}, {"argv": ["end", "--key", "${RUNPOD_API_KEY}"]}]
+)
+def test_a_request_is_one_way_and_carries_no_key_where_others_can_read_it(request_: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="self_stop"):
+        NodeSettings.from_env({"PODFLEET_SELF_STOP": json.dumps([request_])})
+
+
+def test_a_lifetime_of_nothing_is_none_for_the_watchdog_too() -> None:
+    limits = Limits.read(NodeSettings(max_runtime_s=0).to_env(), {})
+    assert (limits.max_runtime_s, limits.expires_at_s) == (0, None)
 
 
 def test_the_worker_sees_no_secret() -> None:

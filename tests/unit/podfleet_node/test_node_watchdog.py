@@ -1,5 +1,8 @@
 """The fuse: when PID 1 ends a pod whatever the worker says; and how it asks for that end."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from podfleet_node import selfstop
@@ -83,3 +86,48 @@ def test_a_request_without_its_variable_is_left_out_and_nothing_secret_is_logged
     log = capfd.readouterr().err
     assert '"variable": "RUNPOD_API_KEY"' in log
     assert "canary" not in log
+
+
+def test_a_command_gets_its_key_by_the_environment_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    end = tmp_path / "endpod"
+    end.write_text(
+        f'#!/bin/sh\necho "$@ $RUNPOD_API_KEY ${{PODFLEET_TAILNET_KEY-none}}" | tee {tmp_path}/said; exit $CODE\n'
+    )
+    end.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/bin:/usr/bin", "RUNPOD_API_KEY": "canary", "PODFLEET_TAILNET_KEY": "canary2"}
+    request = StopRequest(argv=("endpod", "remove", "${RUNPOD_POD_ID}", "a b; exit 0"))
+    for code, accepted in (("3", False), ("0", True)):
+        pod = {**environ, "CODE": code, "RUNPOD_POD_ID": "p1"}
+        assert selfstop.send_round([request], pod, all_of_them=False) is accepted
+    assert (tmp_path / "said").read_text() == "remove p1 a b; exit 0 canary none\n"
+    log = capfd.readouterr()
+    assert '"exit_status": 3' in log.err
+    assert "canary" not in log.err + log.out
+
+
+def test_what_is_wrong_with_a_command_is_said_and_is_no_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(selfstop, "TIMEOUT_S", 0.2)
+    environ = {"PATH": "/bin:/usr/bin", "RUNPOD_API_KEY": "canary"}
+    for argv, said in (
+        (("no-such-command", "x"), "no such command in this image"),
+        (("sleep", "600"), "TimeoutExpired"),
+        (("echo", "${RUNPOD_API_KEY}"), '"variable": "RUNPOD_API_KEY"'),
+        (("echo", "${MISSING}"), '"variable": "MISSING"'),
+    ):
+        assert selfstop.send_round([StopRequest(argv=argv)], environ, all_of_them=False) is False
+        log = capfd.readouterr().err
+        assert said in log
+        assert "canary" not in log
+
+
+def test_every_round_says_that_it_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    waits = iter([False, False, True])
+    selfstop.keep_asking((StopRequest(argv=("false",)),), {"PATH": "/bin:/usr/bin"}, wait=lambda _s: next(waits))
+    alive = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "selfstop.alive" in line]
+    assert [(each["round"], each["accepted"], each["next_round_in_s"]) for each in alive] == [
+        (1, False, 2.0),
+        (2, False, 4.0),
+        (3, False, 8.0),
+    ]

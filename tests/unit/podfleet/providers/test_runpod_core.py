@@ -72,6 +72,11 @@ def test_the_pod_knows_whose_it_is_and_when_its_life_ends(fake: FakeRunpod, cloc
     assert env["PODFLEET_NODE_NAME"] == "n"
 
 
+def test_a_pod_has_no_end_only_where_somebody_wrote_0(fake: FakeRunpod, clock: FakeClock) -> None:
+    runtime_of(fake, clock, max_runtime_s=0.0).pods.create(SPEC)
+    assert "PODFLEET_EXPIRES_AT_S" not in fake.posts()[0]["env"]
+
+
 def test_a_live_pod_of_this_name_is_adopted(fake: FakeRunpod, clock: FakeClock) -> None:
     pod_id = fake.add(SPEC.name, status="STARTING")
     assert runtime_of(fake, clock).pods.create(SPEC).id == pod_id
