@@ -1,4 +1,4 @@
-"""The dynamic resources under the real engine and its stock launcher, the crash cases included."""
+"""The dynamic resources under the real engine, the crash cases included."""
 
 from __future__ import annotations
 
@@ -189,7 +189,9 @@ def test_the_engine_is_killed_in_a_create(scratch: Scratch, phase: str, then: st
         assert scratch.pods() == []
 
 
-def test_a_provider_that_outlives_its_engine_rents_no_more(scratch: Scratch) -> None:
+def test_a_provider_that_outlives_its_engine_rents_no_more(tmp_path: Path, cloud: RunningCloud) -> None:
+    scratch = Scratch(tmp_path / "stock", cloud, launcher="stock")  # ours goes with its engine: test_runpod_launcher
+    scratch.lay()
     scratch.config(pods=8)
     held = scratch.cloud.fault("pods.create", "hold", "before", times=4)
     scratch.start_up()
