@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localcloud import facts, runpod_api, tailscale_api
 from localcloud.cloud import Cloud
-from localcloud.errors import LocalcloudError, PortInUse
+from localcloud.errors import LocalcloudError, PortInUse, StartError
 from localcloud.events import EventLog
 from localcloud.journal import Journal
 from localcloud.keepfirst import KeepFirst
@@ -144,7 +144,7 @@ async def _serve(options: Options, held: Held) -> None:
     cloud, tailnet = Cloud(state.path, held.facts, events), Tailnet(events)
     cloud.on_reset(tailnet.reset)
     if kept:
-        _take_back(Keeper(Journal(state.journal), parts(cloud, tailnet)), cloud)
+        _take_back(state, cloud, tailnet)
     servers = _servers(held, cloud, tailnet)
     running = Running(os.getpid(), _url(held.runpod_socket), _url(held.tailscale_socket))
     stop = _stop_event(options)
@@ -165,8 +165,13 @@ async def _serve(options: Options, held: Held) -> None:
     state.json.unlink(missing_ok=True)
 
 
-def _take_back(keeper: Keeper, cloud: Cloud) -> None:
-    keeper.restore()
+def _take_back(state: StateDir, cloud: Cloud, tailnet: Tailnet) -> None:
+    keeper = Keeper(Journal(state.journal), parts(cloud, tailnet))
+    try:
+        keeper.restore()
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StartError(f"cannot read {state.journal} ({reason}); without it the account is empty") from None
     cloud.keeper = keeper.keep
     cloud.revive()
 

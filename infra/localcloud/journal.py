@@ -23,7 +23,7 @@ class Journal:
         self._file: int | None = None
 
     def read(self) -> Kept:
-        """What was kept, and a shorter file that says the same."""
+        """What was kept, and a shorter file that says the same. ValueError for a line that is none of ours."""
         kept: Kept = {}
         for changes in _lines(self._path):
             for part, values in changes.items():
@@ -64,7 +64,14 @@ def _lines(path: Path) -> list[Changes]:
         *whole, _cut_short = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in whole]
+    return [_changes(line) for line in whole]
+
+
+def _changes(line: bytes) -> Changes:
+    changes = json.loads(line)
+    if not isinstance(changes, dict) or not all(isinstance(values, dict) for values in changes.values()):
+        raise ValueError("not the line of a journal")
+    return changes
 
 
 def _open(path: Path, flag: int) -> int:

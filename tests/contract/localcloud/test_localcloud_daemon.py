@@ -80,6 +80,16 @@ def test_a_kept_account_is_there_at_the_next_up(folder: Path) -> None:
     assert "list-lag" not in localcloud("fault", "list", "--dir", str(folder)).stdout
 
 
+@pytest.mark.parametrize("line", ["{", "{}}", '{"pods": {"a": {}}}', '{"settings": {"all": {}}}', "[]", '{"pods": 1}'])
+def test_a_journal_that_cannot_be_read_is_one_line(folder: Path, line: str) -> None:
+    folder.mkdir()
+    (folder / "journal.jsonl").write_text(f"{line}\n", "utf-8")
+    done = up(folder, "--keep")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"localcloud: cannot read {folder / 'journal.jsonl'} (")
+    assert (folder / "journal.jsonl").read_text("utf-8").replace(" ", "") == f"{line}\n".replace(" ", "")
+
+
 def test_faults_by_command(folder: Path) -> None:
     up(folder)
     where = ("--dir", str(folder))

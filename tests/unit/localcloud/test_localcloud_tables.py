@@ -13,6 +13,7 @@ from localcloud.catalog_wire import availability_query
 from localcloud.environment import MissingSecret, base_env, command_line, pod_env
 from localcloud.errors import FactsError, Problem
 from localcloud.events import EventLog
+from localcloud.faultkinds import KINDS
 from localcloud.faults import Fault, FaultTable, wait_out
 from localcloud.hujson import standardized
 from localcloud.model import GpuWish, Pod, PodRequest
@@ -92,6 +93,39 @@ def test_every_matching_fault_counts_and_the_first_due_decides() -> None:
     table.add(Fault("f2", "pods.list", "before", "status", nth=2))
     first, second = table.hit("pods.list", "before", None), table.hit("pods.list", "before", None)
     assert (first and first.id, second and second.id) == ("f1", "f2")
+
+
+def test_the_page_names_every_kind_of_fault_and_the_facts_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "localcloud.md").read_text("utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in page] == []
+    assert set(FACTS.fault_defaults) <= set(KINDS)
+
+
+def test_the_same_seed_hits_the_same_matches() -> None:
+    def hits(seed: int) -> list[bool]:
+        table = FaultTable(EventLog())
+        table.add(Fault("f1", "pods.list", "before", "status", times=0, nth=3, probability=0.5, seed=seed))
+        return [table.hit("pods.list", "before", None) is not None for _ in range(40)]
+
+    assert hits(1) == hits(1) != hits(2)
+    assert hits(1)[:2] == [False, False]
+    assert 8 < sum(hits(1)) < 30
+
+
+@pytest.mark.parametrize(
+    ("order", "op", "hit"),
+    [
+        ("*", "pods.list", True),
+        ("*", "graphql.myself", True),
+        ("*", "pods.boot", False),
+        ("*", "pods.run", False),
+        ("graphql", "graphql.myself", True),
+        ("graphql.pod", "graphql.podStop", False),
+        ("pods.list", "pods.create", False),
+    ],
+)
+def test_an_order_about_any_request_or_all_of_graphql_is_about_no_boot(order: str, op: str, hit: bool) -> None:
+    assert Fault("f1", order, "before", "drop").matches(op, "before", None) == hit
 
 
 def test_a_hold_ends_when_its_fault_is_removed() -> None:
