@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-AVOID_VARIABLE = "PODFLEET_AVOID"
+from podfleet.providers.runpod.rules import AVOID_VARIABLE
+
 KEPT_S = 24 * 3600.0
 
 

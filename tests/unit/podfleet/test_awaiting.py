@@ -14,7 +14,9 @@ from podfleet.avoid import AvoidList, BadHost, told
 from podfleet.awaiting import Outside, UpAndWait
 from podfleet.config import PodfleetConfig
 from podfleet.errors import ApiUnavailable, EngineError, NotReady, SignalError, StackLocked
+from podfleet.placement import Avoid
 from podfleet.podspec import pod_spec, remote_name
+from podfleet.providers.runpod.rules import read_avoid
 from podfleet.providers.runpod.wire import LogLine, PodView
 from podfleet.signals.queue import Node
 from podfleet.spans import span
@@ -395,7 +397,7 @@ def test_hosts_are_forgotten_after_a_day(tmp_path: Path) -> None:
     found.add(BadHost("B", "SECURE", "X", "again", at_s=81_000.0, cuda_version="12.4"))
     assert [host.reason for host in found.hosts(now_s=81_000.0)] == ["r", "again"]
     assert [host.gpu for host in found.hosts(now_s=90_000.0)] == ["B"]
-    assert json.loads(told(found.hosts(now_s=90_000.0)))[0]["cudaVersion"] == "12.4"
+    assert read_avoid(told(found.hosts(now_s=90_000.0))) == (Avoid("B", "SECURE", "X", "12.4"),)
     found.file.write_text("[{")
     assert found.hosts(now_s=0) == ()
     assert told(()) == ""
