@@ -134,7 +134,7 @@ class CreatePod(_Container):
             cloud=self.cloud,
             data_center_ids=_centers(self.data_center_ids, mounts, account),
             mounts=mounts,
-            injected=self._injected(template, settings.get("env", {}), account),
+            injected=self._injected(template, account),
         )
 
     def _check(self) -> None:
@@ -161,16 +161,12 @@ class CreatePod(_Container):
             return self.mounts.json()
         return dict(template.mounts) if template and self.gpu else {}
 
-    def _injected(self, template: Template | None, env: dict[str, str], account: Account) -> dict[str, str]:
-        """Variables that the service sets where the user has not; `env` does not show them."""
+    def _injected(self, template: Template | None, account: Account) -> dict[str, str]:
+        """Variables that the service sets; the user's win over them, and the pod does not show them."""
         ssh = self.start_ssh if self.start_ssh is not None else bool(template and template.start_ssh)
         jupyter = self.start_jupyter if self.start_jupyter is not None else bool(template and template.start_jupyter)
-        found = {}
-        if ssh and account.ssh_keys and "PUBLIC_KEY" not in env:
-            found["PUBLIC_KEY"] = "\n".join(account.ssh_keys)
-        if jupyter and "JUPYTER_PASSWORD" not in env:
-            found["JUPYTER_PASSWORD"] = secrets.token_hex(8)
-        return found
+        keys = {"PUBLIC_KEY": "\n".join(account.ssh_keys)} if ssh and account.ssh_keys else {}
+        return {**keys, "JUPYTER_PASSWORD": secrets.token_hex(8)} if jupyter else keys
 
 
 class PatchPod(_Container):

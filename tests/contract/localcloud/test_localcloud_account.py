@@ -319,6 +319,10 @@ def test_a_reset_forgets_the_account_and_a_kept_cloud_keeps_it(tmp_path: Path) -
         assert everything(api) == kept
         history = api.get("/v2/billing/network-volumes").json()
         assert history["metadata"]["uniqueNetworkVolumeCount"] == 2
-        assert volume(api)["id"] not in {made["id"]}
+        cloud.settings(page_size=1)
+        later = volume(api, name="later")
+        first = api.get("/v2/network-volumes").json()
+        second = api.get("/v2/network-volumes", params={"cursor": first["pagination"]["nextCursor"]}).json()
+        assert [row["id"] for row in first["networkVolumes"] + second["networkVolumes"]] == [made["id"], later["id"]]
         cloud.reset()
         assert everything(api) == nothing

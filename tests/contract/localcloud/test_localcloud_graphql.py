@@ -34,6 +34,10 @@ def own(cloud: RunningCloud, create: Create) -> Iterator[tuple[dict[str, Any], h
         yield pod, client
 
 
+def status(api: httpx.Client, pod_id: str) -> str:
+    return str(api.get(f"/v2/pods/{pod_id}").json()["status"])
+
+
 def errors(answer: httpx.Response) -> list[tuple[str, str]]:
     """(message, code) of each error."""
     return [(error["message"], error["extensions"]["code"]) for error in answer.json()["errors"]]
@@ -73,6 +77,18 @@ def test_a_pod_is_shown_in_graphql_s_words(ask: Ask, create: Create) -> None:
         "runtime": {"ports": [{"privatePort": 22, "isIpPublic": True, "type": "tcp"}]},
     }
     assert shown("lastStatusChange")["lastStatusChange"].startswith("Rented by User: ")
+
+
+def test_the_wished_state_is_running_from_the_start_and_in_error(
+    cloud: RunningCloud, api: httpx.Client, ask: Ask, create: Create
+) -> None:
+    cloud.fault("pods.boot", "hold", name_contains="held")
+    cloud.fault("pods.boot", "status", name_contains="failed")
+    for name, state in (("held", "PROVISIONING"), ("failed", "ERROR")):
+        pod = create(name=name)
+        wait_until(lambda pod_id=pod["id"], state=state: status(api, pod_id) == state, what=state)
+        answer = ask(f'{{ pod(input: {{podId: "{pod["id"]}"}}) {{ desiredStatus runtime {{ uptimeInSeconds }} }} }}')
+        assert answer.json()["data"]["pod"] == {"desiredStatus": "RUNNING", "runtime": None}
 
 
 def test_an_unknown_pod_is_null_to_read_and_an_error_to_end(ask: Ask) -> None:

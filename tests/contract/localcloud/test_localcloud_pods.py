@@ -398,7 +398,8 @@ def test_an_unknown_field_is_422_and_named(api: httpx.Client) -> None:
     assert answer.json()["errors"] == ["interruptible: additional property is not allowed"]
     missing = api.post("/v2/pods", json={"image": "i"})
     assert missing.json()["errors"] == ["name: Field required"]
-    assert api.post("/v2/pods", content=b"{").status_code == 400
+    no_json = api.post("/v2/pods", content=b"{", headers={"Content-Type": "application/json"})
+    assert (no_json.status_code, no_json.json()["detail"]) == (400, "the request body is not valid JSON")
     assert api.get("/v2/nothing").json() == {"title": "Not Found", "status": 404, "detail": "resource not found"}
     assert api.put("/v2/pods").status_code == 405
 
