@@ -21,7 +21,8 @@ wanted = [f"{PREFIX}{slot}-{spec_hash}" for slot in slots]
 def pod(slot: str, name: str, guard: Guard, secret: Secret) -> Pod:
     gpu = "NVIDIA L40" if slot == f"slot-{full or 0:02}" else "NVIDIA L4"
     env = {"PUBLIC_KEY": config.get("sshPublicKey") or "", "KEY": "{{ RUNPOD_SECRET_podfleet-t-key }}"}
-    args = PodArgs(name=name, uid=UID, slot=slot, spec_hash=spec_hash, image=image, gpu_types=[gpu], env=env)
+    gpus = [] if config.get_bool("anyGpu") else [gpu]
+    args = PodArgs(name=name, uid=UID, slot=slot, spec_hash=spec_hash, image=image, gpu_types=gpus, env=env)
     return Pod(slot, args, pulumi.ResourceOptions(depends_on=[guard, secret]))
 
 
@@ -45,4 +46,5 @@ Sweep(
     pulumi.ResourceOptions(depends_on=[guard, *pods]),
 )
 pulumi.export("generation", guard.generation)
+pulumi.export("placements", {slot: [each.candidate, each.rejected] for slot, each in zip(slots, pods, strict=True)})
 pulumi.export("usdPerHour", pulumi.Output.all(*(each.cost_usd_per_hr for each in pods)).apply(sum))
