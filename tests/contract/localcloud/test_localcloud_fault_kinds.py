@@ -84,7 +84,7 @@ def test_a_pod_can_be_made_when_nobody_waits_for_it_any_more(cloud: RunningCloud
 
 
 def test_a_new_pod_can_be_invisible_for_a_while(cloud: RunningCloud, api: httpx.Client, create: Create) -> None:
-    cloud.fault_kind("create-hidden", delay_s=0.5)
+    cloud.fault_kind("create-hidden", delay_s=1.5)
     pod = create()
     assert names(api) == []
     assert api.get(f"/v2/pods/{pod['id']}").status_code == 404
@@ -95,8 +95,8 @@ def test_a_new_pod_can_be_invisible_for_a_while(cloud: RunningCloud, api: httpx.
 
 def test_a_list_can_be_late(cloud: RunningCloud, api: httpx.Client, create: Create) -> None:
     old = running(cloud, api, create, name="old")
-    time.sleep(0.3)
-    fault = cloud.fault_kind("list-lag", delay_s=0.3)
+    time.sleep(1.0)
+    fault = cloud.fault_kind("list-lag", delay_s=1.0)
     new = create(name="new")
     api.delete(f"/v2/pods/{old['id']}")
     shown = api.get("/v2/pods").json()["pods"]
@@ -244,7 +244,7 @@ def test_a_restart_changes_ports_and_shows_the_old_ones_for_a_while(
 ) -> None:
     pod = running(cloud, api, create, ports=["22/tcp"])
     seen = cloud.last_seq()
-    cloud.fault_kind("port-change", delay_s=0.6)
+    cloud.fault_kind("port-change", delay_s=1.5)
     new = cloud.wait_for_event("pod.started", since=seen, pod_id=pod["id"])["ssh_port"]
     assert state(api, pod)["ssh"]["direct"]["port"] == pod["ssh"]["direct"]["port"] != new
     wait_until(lambda: state(api, pod)["ssh"]["direct"]["port"] == new, what="the new port")

@@ -85,16 +85,15 @@ def test_a_wrong_row_is_refused_and_changes_nothing(cloud: RunningCloud, wrong: 
 
 def test_an_image_is_pulled_once_per_host(cloud: RunningCloud, create: Create) -> None:
     cloud.settings(images={"big/*": 4.0}, pull_gb_per_s=8.0, inventory=[row("EU-SE-1", 2), row("US-KS-2", 1)])
-    boots_s = []
+    boots_s, pulled = [], []
     for center in ("EU-SE-1", "EU-SE-1", "US-KS-2"):
         pod = create(image="big/image:1", dataCenterIds=[center])
         started = cloud.wait_for_event("pod.started", pod_id=pod["id"])
         boots_s.append(started["ts"] - cloud.ledger()["pods"][-1]["created_at"])
-    assert boots_s[0] >= 0.6
-    assert boots_s[1] < 0.5
-    assert boots_s[2] >= 0.6
-    log = (cloud.folder / "logs" / f"{pod['id']}.log").read_text("utf-8")
-    assert "system pulling image big/image:1" in log
+        log = (cloud.folder / "logs" / f"{pod['id']}.log").read_text("utf-8")
+        pulled.append("system pulling image big/image:1" in log)
+    assert pulled == [True, False, True]
+    assert min(boots_s[0], boots_s[2]) >= 0.6
 
 
 def test_a_host_with_an_older_cuda_than_the_image_wants_never_runs_it(
@@ -115,7 +114,7 @@ def test_a_host_with_an_older_cuda_than_the_image_wants_never_runs_it(
 def test_runtime_and_ports_are_shown_a_lag_after_the_start(
     cloud: RunningCloud, api: httpx.Client, create: Create
 ) -> None:
-    cloud.settings(runtime_lag_s=0.5)
+    cloud.settings(runtime_lag_s=1.5)
     pod = create(ports=["22/tcp"])
     cloud.wait_for_event("pod.started", pod_id=pod["id"])
     early = api.get(f"/v2/pods/{pod['id']}").json()

@@ -58,17 +58,29 @@ def status(api: httpx.Client, pod: dict[str, Any]) -> str:
     return str(api.get(f"/v2/pods/{pod['id']}").json()["status"])
 
 
+def said(cloud: RunningCloud, pod: dict[str, Any]) -> int:
+    return (cloud.folder / "logs" / f"{pod['id']}.log").read_text("utf-8").count(" container run hush")
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def test_a_running_pod_comes_back_as_a_restart_of_its_container_and_was_charged_all_the_time(
     cloud: RunningCloud, api: httpx.Client
 ) -> None:
     api.post("/v2/account/secrets", json={"name": "key-1", "value": "hush"})
     pod = create(api, env={"SECRET": "{{ RUNPOD_SECRET_key-1 }}"})
     first = cloud.wait_for_event("pod.started", pod_id=pod["id"])
+    wait_until(lambda: said(cloud, pod) == 1, what="its first word")
     before = bill(cloud, pod)
     cloud.own([pod["id"]])
     kill_and_restart(cloud)
-    with pytest.raises(ProcessLookupError):
-        os.kill(first["pid"], 0)
+    wait_until(lambda: gone(first["pid"]), what="end of its first process")
     again = cloud.wait_for_event("pod.started", since=first["seq"], pod_id=pod["id"])
     assert again["ssh_port"] != first["ssh_port"]
     shown = api.get(f"/v2/pods/{pod['id']}").json()
@@ -79,8 +91,7 @@ def test_a_running_pod_comes_back_as_a_restart_of_its_container_and_was_charged_
     after = bill(cloud, pod)
     assert (after["created_at"], after["spans"]) == (before["created_at"], before["spans"])
     assert after["owner_lost_at"] is None
-    lines = (cloud.folder / "logs" / f"{pod['id']}.log").read_text("utf-8")
-    assert lines.count(" container run hush") == 2
+    wait_until(lambda: said(cloud, pod) == 2, what="its second word")
 
 
 def test_everything_else_is_as_it_was(cloud: RunningCloud, api: httpx.Client) -> None:
@@ -180,8 +191,7 @@ def test_down_keeps_the_account_and_a_reset_forgets_it(tmp_path: Path) -> None:
         started = cloud.wait_for_event("pod.started", pod_id=pod["id"])
         os.kill(cloud.pid, signal.SIGTERM)
         cloud.wait_for_death()
-        with pytest.raises(ProcessLookupError):
-            os.kill(started["pid"], 0)
+        wait_until(lambda: gone(started["pid"]), what="end of its process")
         cloud.restart()
         assert [row["id"] for row in api.get("/v2/pods").json()["pods"]] == [pod["id"]]
         cloud.reset()
