@@ -35,6 +35,7 @@ SERVICE = "pulumirpc.ResourceProvider"
 WORKERS_VARIABLE = "PODFLEET_DYNAMIC_WORKERS"
 DEFAULT_WORKERS, MOST_WORKERS = 64, 1024
 QUICK_WORKERS = 4  # for what only computes: it does not queue behind pods that boot
+ANSWER_S = 5.0  # for the last answers to be sent
 WATCH_S = 2.0  # between two looks for the engine
 CLOSED_WATCH_S = 0.2  # once it has closed our stdin: then it is most likely gone
 NO_SCHEMA = "dynamic resources have no schema; what was imported is imported: use --generate-code=false"
@@ -80,7 +81,7 @@ class Host:
         watching = asyncio.create_task(self._watch())
         await self._over.wait()
         watching.cancel()
-        await server.stop(None)
+        await server.stop(ANSWER_S)
         sys.stderr.flush()
         os._exit(0)  # threads that read a log or a closed stdin have nothing to finish
 
