@@ -278,8 +278,7 @@ class Cloud:
     def patch(self, patch: SettingsPatch) -> None:
         """Change settings of the running cloud."""
         changes: dict[str, Any] = patch.changes()
-        self.stock.set(changes.pop("stock", {}))
-        self.stock.put(patch.inventory or ())
+        self.stock.change(changes.pop("stock", {}), patch.inventory or ())
         changes.pop("inventory", None)
         if "balance_usd" in changes:
             self.ledger.set_balance(changes["balance_usd"], time.time())

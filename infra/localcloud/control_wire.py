@@ -14,6 +14,9 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+BOOT_ACTIONS = ("hold", "status", "drop", "delay")
+
+
 class FaultBody(_Body):
     """`POST /_emu/faults`: a `kind`, or `op`, `phase` and `action`."""
 
@@ -36,6 +39,8 @@ class FaultBody(_Body):
         if self.kind is None:
             if self.op is None or self.action is None:
                 raise ValueError("a fault needs kind, or op and action")
+            if self.op == "pods.boot" and self.action not in BOOT_ACTIONS:
+                raise ValueError(f"pods.boot is no request: its actions are {', '.join(BOOT_ACTIONS)}")
         elif self.kind not in KINDS:
             raise ValueError(f"kind: there is no {self.kind!r}; allowed: {allowed()}")
         elif self.phase or self.action:

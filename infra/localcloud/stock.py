@@ -71,19 +71,17 @@ class Stock:
         self._facts = facts
         self._shelves: dict[str, list[Shelf]] = {}
         self._used: dict[str, int] = {}
-        self.set({gpu.id: facts.stock.get(gpu.id, facts.stock_default) for gpu in facts.gpus})
-        self.put(facts.inventory)
+        self.change({gpu.id: facts.stock.get(gpu.id, facts.stock_default) for gpu in facts.gpus}, facts.inventory)
 
     # -- what there is --------------------------------------------------------------------------------------------
-    def set(self, counts: Mapping[str, int]) -> None:
-        """So many are free from now on, wherever they are asked for. Problem 422 for an unknown GPU."""
-        for gpu_id, count in counts.items():
-            self._shelves[gpu_id] = list(_shelves_of(self._gpu(gpu_id, "stock"), self._facts, Pool(count)))
+    def change(self, counts: Mapping[str, int], rows: Sequence[InventoryRow] = ()) -> None:
+        """So many are free from now on, wherever they are asked for; rows win, and are all there is of their GPU types.
 
-    def put(self, rows: Sequence[InventoryRow]) -> None:
-        """These rows, and no others for the GPU types that they name. Problem 422 for what is not on offer."""
-        shelves = [self._shelf(row) for row in rows]
-        self._shelves |= {row.gpu: [shelf for shelf in shelves if shelf.gpu_id == row.gpu] for row in rows}
+        Problem 422 for what is not on offer, and nothing changed.
+        """
+        own = [self._shelf(row) for row in rows]
+        shared = {key: list(_shelves_of(self._gpu(key, "stock"), self._facts, Pool(n))) for key, n in counts.items()}
+        self._shelves |= shared | {row.gpu: [one for one in own if one.gpu_id == row.gpu] for row in rows}
 
     def free(self, gpu_id: str) -> int:
         """How many are free now, everywhere."""
@@ -225,8 +223,7 @@ class Stock:
 
     def from_json(self, kept: dict[str, Any]) -> None:
         """Take over what `to_json` gave."""
-        self.set(kept["stock"])
-        self.put([InventoryRow.model_validate(row) for row in kept["inventory"]])
+        self.change(kept["stock"], [InventoryRow.model_validate(row) for row in kept["inventory"]])
 
 
 def _shelves_of(gpu: Gpu, facts: Facts, pool: Pool) -> Iterable[Shelf]:

@@ -260,6 +260,7 @@ def test_a_restart_changes_ports_and_shows_the_old_ones_for_a_while(
         ({"kind": "list-lag", "phase": "after"}, "has its own phase"),
         ({"kind": "list-lag", "probability": 0}, "probability: "),
         ({"kind": "list-lag", "times": -1}, "times: "),
+        ({"op": "pods.boot", "action": "die"}, "pods.boot is no request: its actions are hold, status, drop, delay"),
         ({"op": "pods.get"}, "needs kind, or op and action"),
     ],
 )

@@ -77,10 +77,11 @@ def test_the_shorthand_gives_every_data_centre_the_same_gpus(
 
 @pytest.mark.parametrize("wrong", [row("MOON-1", 1), row("EU-SE-1", -1), row("EU-SE-1", 1, colour="red")])
 def test_a_wrong_row_is_refused_and_changes_nothing(cloud: RunningCloud, wrong: dict[str, Any]) -> None:
-    answer = cloud.control.patch("/_emu/settings", json={"inventory": [row("EU-SE-1", 1), wrong], "boot_s": 9.0})
+    before = cloud.control.get("/_emu/settings").json()
+    changes = {"inventory": [row("EU-SE-1", 1), wrong], "boot_s": 9.0, "stock": {L4: 1}}
+    answer = cloud.control.patch("/_emu/settings", json=changes)
     assert answer.status_code == 422
-    settings = cloud.control.get("/_emu/settings").json()
-    assert (settings["boot_s"], settings["inventory"]) == (0.1, [])
+    assert cloud.control.get("/_emu/settings").json() == before
 
 
 def test_an_image_is_pulled_once_per_host(cloud: RunningCloud, create: Create) -> None:
