@@ -39,10 +39,15 @@ LOOKS = 4  # of the last ones, evenly over the wait
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What was put right, in words. `interrupted_s` (monotonic): an engine was killed, and its last process is gone."""
+    """What was put right, in words.
+
+    `interrupted_s` (monotonic): an engine was killed, and its last process is gone. `put_back`: the state is an older
+    one, which may know pods that have ended since: it needs a refresh.
+    """
 
     notes: tuple[str, ...] = ()
     interrupted_s: float | None = None
+    put_back: bool = False
 
     def __str__(self) -> str:
         return "; ".join(self.notes)
@@ -67,12 +72,12 @@ class Healing:
             lock.file.unlink(missing_ok=True)
         notes += [_removed(lock.holder) for lock in dead if lock.holder]
         interrupted_s = self.clock.monotonic_s() if any(notes) else None
-        notes += [mend(folder)] if folder else []
+        put_back = mend(folder) if folder else ""
         settled = self._settled(shared=folder is None)
-        notes += settled
         if any(settled):
             interrupted_s = self.clock.monotonic_s()
-        return Healed(tuple(filter(None, notes)), interrupted_s)
+        notes += [put_back, *settled]
+        return Healed(tuple(filter(None, notes)), interrupted_s, put_back=bool(put_back))
 
     def _dead(self, locks: Sequence[Lock]) -> list[Lock]:
         for lock in locks:

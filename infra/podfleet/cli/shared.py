@@ -56,7 +56,10 @@ def healed(workspace: Workspace) -> Iterator[Deployment]:
             tell(text)
 
     try:
-        yield deployment_of(workspace)
+        deployment = deployment_of(workspace)
+        if found.put_back:
+            deployment.refresh()
+        yield deployment
     except PodfleetError:
         look_again()
         raise
