@@ -82,6 +82,10 @@ class Door:
         self._api_key = api_key
         self._hang_up = hang_up
         self._limit = RateLimit()
+        cloud.on_reset(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._limit = RateLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Requests outside the service's paths (the control routes) pass by."""

@@ -462,3 +462,10 @@ def test_reset_leaves_nothing(cloud: RunningCloud, api: httpx.Client, create: Cr
     assert api.get("/v2/account/secrets").json()["secrets"] == []
     assert cloud.ledger()["pods"] == cloud.faults() == cloud.pods() == []
     assert list((cloud.folder / "pods").iterdir()) == []
+
+
+def test_a_reset_begins_the_rate_limit_s_windows_anew(cloud: RunningCloud, api: httpx.Client) -> None:
+    for _ in range(3):
+        api.get("/v2/pods")
+    cloud.reset()
+    assert api.get("/v2/pods").headers["ratelimit"].startswith('"minute";r=599;')
