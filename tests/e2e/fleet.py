@@ -19,7 +19,14 @@ DESTROY = ("destroy", "--yes", "--skip-preview")
 REFRESH = ("refresh", "--yes", "--skip-preview")
 PREFIX = "podfleet-local-"
 # What an engine starts and a killed one leaves: dynamic provider, language host, program, plugins.
-OF_AN_ENGINE = (b"pulumi.dynamic", b"pulumi-language", b"pulumi-resource", b"language_host", b"plugins/resource-")
+OF_AN_ENGINE = (
+    b"podfleet.launcher",
+    b"pulumi.dynamic",
+    b"pulumi-language",
+    b"pulumi-resource",
+    b"language_host",
+    b"plugins/resource-",
+)
 
 
 @dataclass

@@ -116,7 +116,7 @@ def test_no_secret_is_anywhere_it_is_not_at_home(seeded: Stage, wait_for: Callab
     assert while_it_runs == {}
     assert canaries.in_files(seeded.folder) == {}
     assert any(b"podfleet-node" in words for words in arguments), "pods and steps were seen"
-    assert any(b"pulumi.dynamic" in words for words in arguments), "the provider was seen"
+    assert any(b"podfleet.launcher" in words for words in arguments), "the provider was seen"
     assert {words: found for words in arguments if (found := canaries.in_bytes(words))} == {}
 
 
