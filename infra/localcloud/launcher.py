@@ -83,9 +83,14 @@ def _wake_on_sigchld() -> int:
 
 
 def _start(order: dict[str, object], libc: ctypes.CDLL | None) -> int:
+    """The command's id, once it is the command: or else a look at its /proc would find this launcher there."""
     argv, env, cwd = order["argv"], order["env"], order["cwd"]
+    replaced, ours = os.pipe()  # both closed by the exec
     pid = os.fork()
     if pid:
+        os.close(ours)
+        os.read(replaced, 1)
+        os.close(replaced)
         return pid
     os.setsid()
     if libc:
