@@ -45,6 +45,7 @@ def healed(workspace: Workspace) -> Iterator[Deployment]:
     What was put right is said in one line. Raises StackLocked where an update is running.
     """
     from podfleet.healing import Healing, last_look
+    from podfleet.providers.runpod.settings import INTERRUPTED_VARIABLE
 
     env = environment_of(workspace)
     found = Healing(workspace, env).heal()
@@ -57,6 +58,8 @@ def healed(workspace: Workspace) -> Iterator[Deployment]:
 
     try:
         deployment = deployment_of(workspace)
+        if found.interrupted_s is not None:  # Guard, too, looks again before it lets the last of the fleet go
+            deployment.tell({INTERRUPTED_VARIABLE: f"{time.time() - time.monotonic() + found.interrupted_s:.1f}"})
         if found.put_back:
             deployment.refresh()
         yield deployment

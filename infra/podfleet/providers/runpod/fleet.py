@@ -6,12 +6,13 @@ The shells are `guard.GuardProvider` and `sweep.SweepProvider`; `podfleet sweep`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from podfleet.errors import ConfigError, OtherFleetFound, PodsGone, StaleGeneration
 from podfleet.providers.runpod.census import Census, is_ours
+from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.ending import Ending
 from podfleet.providers.runpod.wire import PodView
 
@@ -28,13 +29,31 @@ class Wish:
     wanted: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LateLooks:
+    """When to look again after an update that was killed: what it had asked for may still be carried out."""
+
+    clock: Clock
+    until_s: float  # monotonic
+    every_s: float
+
+    def wait(self) -> Iterator[None]:
+        """Lets time pass, and comes back for each look."""
+        while (left_s := self.until_s - self.clock.monotonic_s()) > 0:
+            self.clock.sleep(min(left_s, self.every_s))
+            yield
+
+
 class GuardCore:
     """Before any pod: records what is wanted, and ends pods of ours whose slot is not."""
 
-    def __init__(self, census: Census, ending: Ending, new_generation: Callable[[], str]) -> None:
+    def __init__(
+        self, census: Census, ending: Ending, new_generation: Callable[[], str], late: LateLooks | None = None
+    ) -> None:
         self._census = census
         self._ending = ending
         self._new_generation = new_generation
+        self._late = late
 
     def create(self, wish: Wish, *, adopt: bool) -> str:
         """The first generation. Pods of ours that no state knows of stop it, unless told to adopt them."""
@@ -56,8 +75,10 @@ class GuardCore:
         return self._new_generation()
 
     def delete(self, uid: str, prefix: str) -> None:
-        """Deleted last: whatever is left of ours ends here."""
+        """Deleted last: whatever is left of ours ends here, before the volume that it may hold is asked to go."""
         self._ending.end(_ours(self._census.now().pods, uid, prefix), why="the fleet is destroyed")
+        for _ in self._late.wait() if self._late else ():
+            self._ending.end(_ours(self._census.now().pods, uid, prefix), why="rented by a killed update")
 
 
 class SweepCore:

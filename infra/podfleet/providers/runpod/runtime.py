@@ -20,7 +20,7 @@ from podfleet.providers.runpod.core import Means, PodCore, RentPolicy
 from podfleet.providers.runpod.drain import Drain
 from podfleet.providers.runpod.ending import Ending, Watch
 from podfleet.providers.runpod.engine import watch_engine
-from podfleet.providers.runpod.fleet import GuardCore, SweepCore
+from podfleet.providers.runpod.fleet import GuardCore, LateLooks, SweepCore
 from podfleet.providers.runpod.leftovers import LeftoverCore
 from podfleet.providers.runpod.lookup import Lookup
 from podfleet.providers.runpod.registries import RegistryCore
@@ -34,6 +34,7 @@ from podfleet.providers.runpod.waiting import Limits, ReachableCore
 from podfleet.providers.runpod.wire import LogLine, SshAddress
 
 MAX_RECONCILE_PAUSE_S = 5.0
+LATE_LOOKS = 4
 _LOCK = threading.Lock()
 
 
@@ -109,7 +110,7 @@ def build(
         client=client,
         census=census,
         pods=PodCore(client, census, ending, engine, clock, policy, Means(catalogue, spend, jitter)),
-        guard=GuardCore(census, ending, lambda: uuid.uuid4().hex),
+        guard=GuardCore(census, ending, lambda: uuid.uuid4().hex, _late_looks(settings, clock)),
         sweep=SweepCore(census, ending),
         reachable=ReachableCore(
             client, census, engine, clock, Limits(settings.boot_deadline_s, settings.min_cuda_version), ssh_answers
@@ -121,3 +122,10 @@ def build(
         leftovers=LeftoverCore(client, volumes.delete),
         ending=ending,
     )
+
+
+def _late_looks(settings: ProviderSettings, clock: Clock) -> LateLooks | None:
+    if not settings.interrupted_at_s:
+        return None
+    until_s = clock.monotonic_s() + settings.interrupted_at_s - clock.now_s() + settings.reconcile_s
+    return LateLooks(clock, until_s, settings.reconcile_s / LATE_LOOKS)

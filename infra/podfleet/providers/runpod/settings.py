@@ -23,6 +23,7 @@ from podfleet.providers.runpod.spend_rules import SpendLimits
 URL_VARIABLE = "RUNPOD_API_BASE_URL"
 SSH_KEY_VARIABLE = "PODFLEET_SSH_PRIVATE_KEY"
 GENERATION_VARIABLE = "PODFLEET_EXPECT_GENERATION"  # set by the reconciler for its own `up`, never in a shell
+INTERRUPTED_VARIABLE = "PODFLEET_INTERRUPTED_AT_S"  # set by our own commands where they found a killed update; epoch
 BOOT_DEADLINE_VARIABLE = "PODFLEET_BOOT_DEADLINE_S"  # set by `up --wait`, which replaces what is late
 FLOOR = f"{NAMESPACE}:minCudaVersion"
 DEFAULT_FLOOR = PodfleetConfig.model_fields["min_cuda_version"].default
@@ -53,6 +54,7 @@ class ProviderSettings:
     avoid: tuple[Avoid, ...] = ()
     create_rounds: int = 3
     create_round_wait_s: float = 15.0
+    interrupted_at_s: float = 0.0  # epoch; 0: nobody was killed
 
     @property
     def access(self) -> Access:
@@ -109,6 +111,7 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         create_rounds=max(1, int(number("create_rounds"))),
         create_round_wait_s=number("create_round_wait_seconds"),
         boot_deadline_s=_seconds(environ.get(BOOT_DEADLINE_VARIABLE, "")),
+        interrupted_at_s=_seconds(environ.get(INTERRUPTED_VARIABLE, "")),
         min_cuda_version=str(DEFAULT_FLOOR if (floor := config(FLOOR)) is None else floor),  # empty: any
     )
     owner, uid = environ.get(STACK_VARIABLE), text("uid")

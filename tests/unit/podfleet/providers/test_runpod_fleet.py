@@ -94,6 +94,17 @@ def test_guards_end_ends_all_of_ours_and_nothing_else(fake: FakeRunpod, clock: F
     assert list(fake.pods) == [stranger]
 
 
+def test_guards_end_looks_again_after_an_update_that_was_killed(fake: FakeRunpod, clock: FakeClock) -> None:
+    """A late pod would hold the volume that is deleted after Guard, and nobody would look for it any more."""
+    runtime = runtime_of(fake, clock, reconcile_s=60.0, interrupted_at_s=clock.now_s() - 10)
+    started_s = clock.monotonic_s()
+    clock.at.append((started_s + 20, lambda: fake.add(name(1))))
+    runtime.guard.delete(UID, PREFIX)
+    assert fake.pods == {}
+    assert len(fake.deletes()) == 1
+    assert 50 <= clock.monotonic_s() - started_s < 80
+
+
 def test_one_delete_that_fails_does_not_spare_the_others(fake: FakeRunpod, clock: FakeClock) -> None:
     first, second = fake.add(name(1)), fake.add(name(2))
     fake.next("delete_pod", lambda _: problem(409, "cluster member"))
