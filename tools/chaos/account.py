@@ -34,6 +34,7 @@ FACTS: dict[str, Any] = {
     "rate_limit_per_hour": 10_000_000,
     "rate_limit_per_day": 100_000_000,
 }
+HELD = {"/v2/account/secrets": "secrets", "/v2/registries": "registries", "/v2/network-volumes": "networkVolumes"}
 FOREIGN_UID = "other-0badcafe"
 
 
@@ -90,11 +91,11 @@ class Account:
         self.foreign.add(str(made["id"]))
         return str(made["id"])
 
-    def secrets(self) -> list[str]:
-        """Names of the account's secrets."""
+    def held(self) -> list[str]:
+        """Names of the account's secrets, registry logins and volumes."""
         with self.cloud.client() as client:
-            found = client.get("/v2/account/secrets").raise_for_status().json()["secrets"]
-        return [str(secret["name"]) for secret in found]
+            found = [client.get(path).raise_for_status().json()[key] for path, key in HELD.items()]
+        return [str(each["name"]) for kind in found for each in kind]
 
     def _urls(self) -> Iterator[tuple[str, str]]:
         yield "runpod", self.cloud.runpod_url

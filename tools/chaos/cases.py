@@ -14,19 +14,24 @@ CHANGES = frozenset(
 TO_THREE, TO_ONE, TO_NONE = SCALE[1:]
 FIRST = SCALE[0]
 LAG_S = 0.15  # below the quick settings' absence interval, as a real lag has to be below 10 s
+LATE_S = (0.05, 0.3, 0.7)  # below a second, as long as the quick settings look again
 HANG_S = 4.0  # longer than the quick patience waits for an answer
 Traffic = Mapping[Update, Sequence[str]]
 
 
 def all_points(traffic: Traffic) -> list[Point]:
     """Each name once."""
-    found = {point.name: point for point in (*kills(traffic), *failures(traffic), *kinds(traffic), *unhurried())}
+    found = {
+        point.name: point for point in (*kills(traffic), *late(), *failures(traffic), *kinds(traffic), *unhurried())
+    }
     return list(found.values())
 
 
-def _each(update: Update, fault: Fault, **more: Any) -> Iterator[Point]:
+def _each(update: Update, fault: Fault, *, refresh: bool = False, **more: Any) -> Iterator[Point]:
+    """With both follow-ups. After a `destroy` that broke off, `up` has to look first, as `podfleet up` does."""
     for then in Then:
-        yield Point(update, fault, then, **more)
+        look = refresh or (update.to is None and then is Then.UP)
+        yield Point(update, fault, then, refresh=look, **more)
 
 
 def _spots(ops: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -46,7 +51,7 @@ def kills(traffic: Traffic) -> Iterator[Point]:
         for op, nth in _spots(traffic[update]):
             for phase in ("before", "after") if op in CHANGES else ("before",):
                 for victim in (Victim.ENGINE, Victim.PROVIDER, Victim.BOTH):
-                    yield from _each(update, _at(op, phase, nth, action="hold"), victim=victim)
+                    yield from _each(update, at(op, phase, nth, action="hold"), victim=victim)
                 kind = "cloud-dies" if phase == "before" else "cloud-dies-after"
                 dies = Fault(_place(op, phase, nth), {"kind": kind, "op": op, "nth": nth})
                 yield from _each(update, dies, victim=Victim.CLOUD)
@@ -58,8 +63,18 @@ def _place(op: str, phase: str, nth: int) -> str:
     return f"{op} {nth} {'before the commit' if phase == 'before' else 'before the answer'}"
 
 
-def _at(op: str, phase: str, nth: int, words: str = "", **order: Any) -> Fault:
+def at(op: str, phase: str, nth: int, words: str = "", **order: Any) -> Fault:
     return Fault(f"{words}{_place(op, phase, nth)}", {"op": op, "phase": phase, "nth": nth, **order})
+
+
+def late() -> Iterator[Point]:
+    """The engine is dead, and a POST of it is carried out when the next command is under way or over."""
+    for update, pods in ((TO_THREE, 3), (SWAP, 2)):
+        for nth in range(1, pods + 1):
+            for delay_s in LATE_S:
+                fault = named("create-late", nth, f" by {delay_s:g} s", delay_s=delay_s)
+                for victim in (Victim.ENGINE, Victim.BOTH):
+                    yield from _each(update, fault, victim=victim, looks=True)
 
 
 # A request fails
@@ -69,19 +84,19 @@ def failures(traffic: Traffic) -> Iterator[Point]:
     """500, a cut line, 429 and a proxy's page at every request; no answer for long where something was changed."""
     for update in UPDATES:
         for op, nth in _spots(traffic[update]):
-            yield from _each(update, _at(op, "before", nth, "500 at ", action="status", status=500))
-            yield from _each(update, _at(op, "before", nth, "line cut at ", action="drop"))
+            yield from _each(update, at(op, "before", nth, "500 at ", action="status", status=500))
+            yield from _each(update, at(op, "before", nth, "line cut at ", action="drop"))
             if op in CHANGES:
-                yield from _each(update, _at(op, "after", nth, "500 at ", action="status", status=500))
-                yield from _each(update, _at(op, "after", nth, "line cut at ", action="drop"))
+                yield from _each(update, at(op, "after", nth, "500 at ", action="status", status=500))
+                yield from _each(update, at(op, "after", nth, "line cut at ", action="drop"))
         for op in dict.fromkeys(traffic[update]):
             yield from _each(update, Fault(f"429 at {op}", {"kind": "rate-limited", "op": op, "delay_s": 1}))
             yield from _each(update, Fault(f"502 page at {op}", {"kind": "cloudflare-502", "op": op}))
-            yield from _each(update, _at(op, "before", 1, "401 at ", action="status", status=401))
+            yield from _each(update, at(op, "before", 1, "401 at ", action="status", status=401))
             ever = {"op": op, "phase": "before", "action": "status", "status": 500, "times": 0}
             yield from _each(update, Fault(f"500 at each {op}", ever))
             if op in CHANGES:
-                yield from _each(update, _at(op, "after", 1, "no answer at ", action="hang", delay_s=HANG_S))
+                yield from _each(update, at(op, "after", 1, "no answer at ", action="hang", delay_s=HANG_S))
 
 
 # The kinds of faults that users report
@@ -96,7 +111,7 @@ def kinds(traffic: Traffic) -> Iterator[Point]:
     yield from _bad_hosts()
 
 
-def _kind(kind: str, nth: int = 1, text: str = "", **order: Any) -> Fault:
+def named(kind: str, nth: int = 1, text: str = "", **order: Any) -> Fault:
     return Fault(f"{kind}{text} {nth}", {"kind": kind, "nth": nth, **order})
 
 
@@ -107,14 +122,14 @@ def _ever(kind: str, **order: Any) -> Fault:
 def _bad_creates() -> Iterator[Point]:
     for update, pods in ((TO_THREE, 3), (SWAP, 2)):
         for nth in range(1, pods + 1):
-            for kind, more in _CREATES.items():
-                yield from _each(update, _kind(kind, nth, **more))
+            for name, more in _CREATES.items():
+                yield from _each(update, named(name, nth, **more))
         for status in (402, 403, 409, 422):
             refusal = {"op": "pods.create", "phase": "before", "action": "status", "status": status}
             yield from _each(update, Fault(f"{status} at pods.create", refusal))
             yield from _each(update, Fault(f"{status} at each pods.create", {**refusal, "times": 0}))
-        for kind in ("create-then-500", "create-then-drop", "create-twice", "capacity-flap"):
-            yield from _each(update, _ever(kind))
+        for name in ("create-then-500", "create-then-drop", "create-twice", "capacity-flap"):
+            yield from _each(update, _ever(name))
 
 
 _CREATES: dict[str, dict[str, Any]] = {
@@ -122,6 +137,7 @@ _CREATES: dict[str, dict[str, Any]] = {
     "create-then-hang": {"delay_s": HANG_S},
     "create-then-drop": {},
     "create-twice": {},
+    "create-late": {"delay_s": 3.0},  # longer than the quick patience, found by name within the second after it
     "create-hidden": {"delay_s": LAG_S},
     "capacity-flap": {"times": 1, "probability": 1},
 }
@@ -133,23 +149,23 @@ def _bad_lists(traffic: Traffic) -> Iterator[Point]:
             continue
         yield from _each(update, _ever("list-lag", delay_s=LAG_S))
         for nth in range(1, traffic[update].count("pods.list") + 1):
-            yield from _each(update, _kind("list-stale-once", nth))
-            yield from _each(update, _kind("page-lost", nth))
+            yield from _each(update, named("list-stale-once", nth))
+            yield from _each(update, named("page-lost", nth))
 
 
 def _bad_ends() -> Iterator[Point]:
     for update, pods in ((TO_ONE, 2), (TO_NONE, 1), (SWAP, 2), (DESTROY, 2)):
         for nth in range(1, pods + 1):
-            for kind in ("delete-stays", "delete-404"):
-                yield from _each(update, _kind(kind, nth))
+            for name in ("delete-stays", "delete-404"):
+                yield from _each(update, named(name, nth))
     for update in (TO_ONE, DESTROY):
         yield from _each(update, _ever("delete-stays"))
 
 
 def _bad_boots() -> Iterator[Point]:
     for nth in (1, 2, 3):
-        for kind, ends_in in _BOOTS.items():
-            yield from _each(TO_THREE, _kind(kind, nth), refresh=True, ends_in=ends_in)
+        for name, ends_in in _BOOTS.items():
+            yield from _each(TO_THREE, named(name, nth), refresh=True, ends_in=ends_in)
 
 
 _BOOTS = {
@@ -162,9 +178,9 @@ _BOOTS = {
 
 
 def _bad_hosts() -> Iterator[Point]:
-    for kind, ends_in in _HOSTS.items():
+    for name, ends_in in _HOSTS.items():
         for nth in (1, 2):
-            yield from _each(TO_THREE, _kind(kind, nth), later=True, refresh=True, ends_in=ends_in)
+            yield from _each(TO_THREE, named(name, nth), later=True, refresh=True, ends_in=ends_in)
 
 
 _HOSTS = {"host-death": "ERROR", "host-gone": "TERMINATED", "spot-preempt": "EXITED", "port-change": "RUNNING"}
@@ -176,16 +192,19 @@ _HOSTS = {"host-death": "ERROR", "host-gone": "TERMINATED", "spot-preempt": "EXI
 def unhurried() -> Iterator[Point]:
     """A few of them with the waits that a real stack has."""
     for fault, victim in (
-        (_at("pods.create", "after", 2, action="hold"), Victim.ENGINE),
-        (_at("pods.create", "before", 2, action="hold"), Victim.ENGINE),
-        (_at("pods.create", "after", 2, action="hold"), Victim.BOTH),
-        (_kind("create-then-500", 2), Victim.NOBODY),
-        (_kind("create-then-drop", 2), Victim.NOBODY),
-        (_kind("create-twice", 2), Victim.NOBODY),
+        (at("pods.create", "after", 2, action="hold"), Victim.ENGINE),
+        (at("pods.create", "before", 2, action="hold"), Victim.ENGINE),
+        (at("pods.create", "after", 2, action="hold"), Victim.BOTH),
+        (named("create-then-500", 2), Victim.NOBODY),
+        (named("create-then-drop", 2), Victim.NOBODY),
+        (named("create-twice", 2), Victim.NOBODY),
     ):
         yield from _each(TO_THREE, fault, victim=victim, defaults=True)
+    for delay_s in (2.0, 20.0):
+        fault = named("create-late", 2, f" by {delay_s:g} s", delay_s=delay_s)
+        yield from _each(TO_THREE, fault, victim=Victim.BOTH, looks=True, defaults=True)
     for fault, victim in (
-        (_at("pods.delete", "before", 1, action="hold"), Victim.ENGINE),
-        (_kind("delete-stays", 1), Victim.NOBODY),
+        (at("pods.delete", "before", 1, action="hold"), Victim.ENGINE),
+        (named("delete-stays", 1), Victim.NOBODY),
     ):
         yield from _each(TO_ONE, fault, victim=victim, defaults=True)

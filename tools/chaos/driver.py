@@ -29,16 +29,20 @@ from tools.chaos.program import Declared
 from tools.chaos.providers import Providers, RemotePort, serve
 from tools.chaos.statefile import StateFile
 
+from podfleet.healing import look_times
 from podfleet.logs import quiet_repeats
+from podfleet.providers.runpod.census import is_ours
 from podfleet.providers.runpod.client import Patience, RunpodClient
 from podfleet.providers.runpod.clock import RealClock
-from podfleet.providers.runpod.engine import watch_engine
+from podfleet.providers.runpod.engine import NoEngine, watch_engine
+from podfleet.providers.runpod.fleet import unknown_pods
 from podfleet.providers.runpod.runtime import build
 from podfleet.providers.runpod.settings import ProviderSettings
 
 STOCK_WORKERS = 4
 QUICK_PATIENCE = Patience(connect_s=2.0, read_s=2.5, create_read_s=2.5, retry_wait_s=0.05)
 GONE_S = 20.0
+LOOK_LIMIT_S = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Order:
     workers: int = STOCK_WORKERS
     pace: float = 1.0  # how many seconds of the provider's clock pass in one
     prefix: str = ""
+    uid: str = ""
 
     @property
     def log(self) -> Path:
@@ -124,6 +129,11 @@ def start(order: Order) -> Running:
 def run(order: Order, limit_s: float = 120.0) -> int:
     """To its end; its exit status."""
     return start(order).wait(limit_s)
+
+
+def look_again(order: Order, wanted: Sequence[str], interrupted_s: float) -> int:
+    """What `podfleet up` and `destroy` do after a killed update: end what its last requests have still rented."""
+    return Running(_fork(lambda: _looks(order, wanted, interrupted_s), order.log), order.folder).wait(LOOK_LIMIT_S)
 
 
 def kill_pid(pid: int) -> None:
@@ -213,13 +223,25 @@ def _engine(order: Order) -> int:
         done = engine.update(order.program, refresh=order.refresh)
     else:
         done = (not order.refresh or engine.refresh()) and engine.destroy()
-    print(f"engine: {'done' if done else 'failed'}, {engine.changed} changes")
-    (order.folder / "changed").write_text(str(engine.changed))
+    print(f"engine: {'done' if done else 'failed'}, {len(engine.steps)} changes")
+    (order.folder / "changed").write_text(str(len(engine.steps)))
     ours.shutdown(socket.SHUT_RDWR)
     kill_pid(provider)  # as Pulumi does at its own end
     with contextlib.suppress(ChildProcessError):
         os.waitpid(provider, 0)
     return 0 if done else 1
+
+
+def _looks(order: Order, wanted: Sequence[str], interrupted_s: float) -> int:
+    clock = PacedClock(order.pace)
+    client = RunpodClient(order.settings.access, clock=clock, patience=order.patience)
+    runtime = build(order.settings, client, NoEngine(), clock)
+    known = order.state.pod_ids()
+    for due_s in look_times(interrupted_s * order.pace, order.settings.reconcile_s, now_s=clock.monotonic_s()):
+        clock.sleep(due_s - clock.monotonic_s())
+        ours = [pod for pod in runtime.census.now().pods if is_ours(pod, uid=order.uid, prefix=order.prefix)]
+        runtime.ending.end(unknown_pods(ours, wanted=wanted, known=known), why="rented by a killed update")
+    return 0
 
 
 def _answer_the_door(door: socket.socket) -> None:

@@ -58,9 +58,9 @@ class Port(Protocol):
 
 
 class Engine:
-    """One update of one stack. `changed` counts its steps that were more than a look."""
+    """One update of one stack. `steps` are those that were more than a look, as begun."""
 
-    def __init__(self, port: Port, file: StateFile, say: Callable[[str], None]) -> None:
+    def __init__(self, port: Port, file: StateFile, say: Callable[[str], None], parallel: int = PARALLEL) -> None:
         self._port = port
         self._file = file
         self._say = say
@@ -69,7 +69,8 @@ class Engine:
         self._pending: list[str] = []
         self._failed = False
         self._abandoned = False
-        self.changed = 0
+        self._parallel = parallel
+        self.steps: list[str] = []
 
     @property
     def resources(self) -> Mapping[str, Resource]:
@@ -106,8 +107,8 @@ class Engine:
     def _registering(self, declared: Declared) -> Callable[[], None]:
         def register() -> None:
             news = self._resolved(declared.inputs)
-            self._ask(Ask("check", declared.kind, news=news))
             old = self._resources.get(declared.name)
+            self._ask(Ask("check", declared.kind, olds=old.inputs if old else {}, news=news))
             if old:
                 diff = self._ask(Ask("diff", declared.kind, old.id, old.outputs, news))
                 if not diff.changes:
@@ -170,7 +171,7 @@ class Engine:
         with self._saving():
             if self._failed:
                 raise StepFailed("not begun: another step has failed")
-            self.changed += 1
+            self.steps.append(f"{verb} {name}")
             self._pending.append(f"{verb} {name}")
         self._say(f"{verb} {name} …")
         try:
@@ -199,7 +200,7 @@ class Engine:
         """Each once all is done that it comes after; a failure lets nothing new begin."""
         left, done = dict(work), set[str]()
         running: dict[Future[None], str] = {}
-        with ThreadPoolExecutor(PARALLEL) as threads:
+        with ThreadPoolExecutor(self._parallel) as threads:
             while True:
                 ready = [name for name in left if done.issuperset(set(after.get(name, ())) & work.keys())]
                 for name in [] if self._failed else ready:

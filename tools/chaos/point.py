@@ -60,7 +60,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`later`: the fault is armed when the update is over. `ends_in`: what becomes of the pod that it strikes."""
+    """`later`: the fault is armed when the update is over. `ends_in`: what becomes of the pod that it strikes.
+
+    `looks`: the follow-up is that of `podfleet`, which looks again for a minute after a killed update. `real`: with the
+    real engine.
+    """
 
     update: Update
     fault: Fault
@@ -70,7 +74,9 @@ class Point:
     refresh: bool = False
     ends_in: str = ""
     ssh: bool = False
+    looks: bool = False
     defaults: bool = False
+    real: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +84,8 @@ class Point:
         killed = f"kill {self.victim} at " if self.victim else ""
         settings = ", default settings" if self.defaults else ""
         then = f"refresh and {self.then}" if self.refresh else str(self.then)
-        return f"{killed}{self.fault.text}, {self.update}{settings}, then {then}"
+        real = "engine: " if self.real else ""
+        return f"{real}{killed}{self.fault.text}, {self.update}{settings}, then {then}"
 
     @property
     def wanted(self) -> Size | None:

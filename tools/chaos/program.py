@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GPUS = ("NVIDIA L4", "NVIDIA RTX A4000")
+PLACE = "EU-RO-1"
 IMAGES = ("chaos/node:1", "chaos/node:2")
 
 
@@ -55,46 +56,75 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """One stack: whose pods, what they are called, and the value of its account secret."""
+    """One stack: whose pods, what they are called, and the value of its account secret.
+
+    `stores`: it also has a registry login and a network volume, which its pods use.
+    """
 
     uid: str
     prefix: str
     secret_value: str = field(repr=False)
+    stores: bool = False
     ports: tuple[str, ...] = ()
     adopt: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secret_name(self) -> str:
-        """Fixed for the stack."""
-        return f"{self.prefix}tailnet-{_hash(self.uid)}"
+        """Fixed for the stack, as are those of the others."""
+        return self._account_name("tailnet")
+
+    def holds(self) -> dict[str, str]:
+        """Kind → name of what this fleet has in the account beside its pods."""
+        stores = {"registry": self._account_name("registry"), "volume": self._account_name("models")}
+        return {"secret": self.secret_name, **(stores if self.stores else {})}
+
+    def _account_name(self, purpose: str) -> str:
+        return f"{self.prefix}{purpose}-{_hash(self.uid)}"
 
     def names(self, size: Size) -> list[str]:
         """The remote names that are wanted."""
         return [self._name(slot, size) for slot in size.slots]
 
     def program(self, size: Size) -> list[Declared]:
-        """Secret, Guard, a pod per slot, Sweep."""
+        """Holdings, secret, stores, Guard, a pod per slot, Sweep."""
         return self.program_of([(slot, size.image) for slot in size.slots])
 
     def program_of(self, slots: Sequence[tuple[str, int]]) -> list[Declared]:
         """The same for chosen slots, each with its image."""
         names = {slot: self._name(slot, Size(0, image)) for slot, image in slots}
         wish = {"uid": self.uid, "prefix": self.prefix, "wanted": list(names.values())}
-        secret = {"name": self.secret_name, "value": self.secret_value, "description": "of a chaos point"}
+        account = self._account()
         sweep = {**wish, "pods": [Ref(slot, "id") for slot in names], "generation": Ref("guard", "generation")}
+        first = tuple(each.name for each in account)
         return [
-            Declared("secret", "secret", secret),
-            Declared("guard", "guard", {**wish, "adopt": self.adopt, "generation": None}, after=("secret",)),
+            *account,
+            Declared("guard", "guard", {**wish, "adopt": self.adopt, "generation": None}, after=first),
             *(Declared(slot, "pod", self._pod(slot, names[slot], image), after=("guard",)) for slot, image in slots),
             Declared("sweep", "sweep", sweep, after=("guard", *names)),
         ]
+
+    def _account(self) -> list[Declared]:
+        names = self.holds()
+        secret = {"name": names["secret"], "value": self.secret_value, "description": "of a chaos point"}
+        parts = [
+            Declared("holdings", "holdings", {"uid": self.uid, "prefix": self.prefix}),
+            Declared("secret", "secret", secret, after=("holdings",)),
+        ]
+        if self.stores:
+            login = {"name": names["registry"], "username": "chaos", "password": f"{self.secret_value}-login"}
+            volume = {"name": names["volume"], "sizeGb": 10, "dataCenterId": PLACE, "type": "STANDARD"}
+            parts.append(Declared("registry", "registry", login, after=("holdings",)))
+            parts.append(Declared("volume", "volume", volume, after=("holdings",)))
+        return parts
 
     def _name(self, slot: str, size: Size) -> str:
         return f"{self.prefix}{slot}-{_hash(self.uid + IMAGES[size.image])}"
 
     def _pod(self, slot: str, name: str, image: int) -> dict[str, Any]:
+        stores = {"registryId": Ref("registry", "id"), "volumeId": Ref("volume", "id"), "volumePath": "/models"}
         return {
+            **(stores if self.stores else {}),
             "name": name,
             "uid": self.uid,
             "slot": slot,
@@ -102,7 +132,7 @@ class Fleet:
             "image": IMAGES[image],
             "gpuTypes": list(GPUS),
             "cloud": "SECURE",
-            "dataCenterIds": [],
+            "dataCenterIds": [PLACE] if self.stores else [],
             "minCudaVersion": "",
             "diskGb": 10,
             "ports": list(self.ports),

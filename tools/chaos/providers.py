@@ -18,20 +18,25 @@ from tools.chaos.engine import Answer, Ask, StepFailed
 
 from podfleet.errors import PodfleetError
 from podfleet.providers.runpod.guard import GuardProvider
+from podfleet.providers.runpod.holdings import HoldingsProvider
 from podfleet.providers.runpod.pod import PodProvider
+from podfleet.providers.runpod.registry import RegistryProvider
 from podfleet.providers.runpod.runtime import Runtime
 from podfleet.providers.runpod.secret import SecretProvider
 from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.shell import Shell
 from podfleet.providers.runpod.sweep import SweepProvider
+from podfleet.providers.runpod.volume import VolumeProvider
 
 KINDS: dict[str, type[Shell]] = {
+    "holdings": HoldingsProvider,
     "secret": SecretProvider,
+    "registry": RegistryProvider,
+    "volume": VolumeProvider,
     "guard": GuardProvider,
     "pod": PodProvider,
     "sweep": SweepProvider,
 }
-LOOKS_ONLY = ("check", "diff")
 
 
 class Providers:
@@ -50,7 +55,7 @@ class Providers:
 
     @staticmethod
     def _check(shell: Shell, ask: Ask) -> Answer:
-        result = shell.check({}, ask.news)
+        result = shell.check(ask.olds, ask.news)
         if result.failures:
             raise StepFailed("; ".join(f"{each.property} {each.reason}" for each in result.failures))
         return Answer()
@@ -58,6 +63,8 @@ class Providers:
     @staticmethod
     def _diff(shell: Shell, ask: Ask) -> Answer:
         result = shell.diff(ask.id, ask.olds, ask.news)
+        if result.replaces and not result.delete_before_replace:
+            raise StepFailed("a replacement that is made before the old one goes is not modelled here")
         return Answer(changes=bool(result.changes), replace=bool(result.replaces))
 
     @staticmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-SECRET_PROPS = {"secret": ("value",), "registry": ("password",)}
+SECRET_PROPS = {"secret": ("value",), "registry": ("username", "password")}
 SEALED = "__sealed"
 POD = "pod"
 

@@ -77,7 +77,6 @@ class Outcome:
     problems: tuple[str, ...]
     orphans: int = 0
     worst_unowned_s: float = 0.0
-    secrets_left: int = 0
     took_s: float = 0.0
 
 
@@ -96,11 +95,11 @@ class Trial:
     keys: Keys
     problems: list[str] = field(default_factory=list)
     fired: bool = False
-    secrets_left: int = 0
     ended_s: float = 0.0
     took_s: float = 0.0
     _books: Books = field(default_factory=lambda: Books({}))
     _providers: set[int] = field(default_factory=set)
+    _interrupted_at_s: float = 0.0
     _seal: bytes = field(default_factory=Fernet.generate_key, repr=False)
 
     @property
@@ -108,7 +107,9 @@ class Trial:
         name = f"c{self.number}"
         secret = f"tskey-auth-CHAOS{self.number:06d}x{self._seal[:8].hex()}"
         key = {"PUBLIC_KEY": self.keys.ssh_public} if self.point.ssh else {}
-        return Fleet(f"{name}-0badcafe", f"podfleet-{name}-", secret, ("22/tcp",) if self.point.ssh else (), env=key)
+        return Fleet(
+            f"{name}-0badcafe", f"podfleet-{name}-", secret, True, ("22/tcp",) if self.point.ssh else (), env=key
+        )
 
     @property
     def canaries(self) -> Canaries:
@@ -132,17 +133,17 @@ class Trial:
         worst_s = self._open_books().since(self._books)
         late = [*self._judged(pods), *foreign_problems(pods, self.account.foreign), *unowned_problems(worst_s)]
         self.problems += [f"{LATER}{problem}" for problem in late if problem not in self.problems]
+        left = orphans(pods, self.fleet, self._names(), self._known())
         for pid in self._providers:
             driver.kill_pid(pid)
         if not self.problems:
             shutil.rmtree(self.folder, ignore_errors=True)
-        left = orphans(pods, self.fleet, self._names(), self._known())
         return replace(self.outcome(), orphans=left, worst_unowned_s=worst_s)
 
     def outcome(self) -> Outcome:
         """What is known now."""
         problems = tuple(self.problems)
-        return Outcome(self.point.name, self.fired, problems, secrets_left=self.secrets_left, took_s=self.took_s)
+        return Outcome(self.point.name, self.fired, problems, took_s=self.took_s)
 
     # The steps
 
@@ -201,9 +202,14 @@ class Trial:
         cloud, wanted = self.account.cloud, self.point.wanted
         _require(answers(cloud), "the emulator does not answer")
         self._books = self._open_books()
+        interrupted_s = time.monotonic()
+        if self.point.looks:
+            self._interrupted_at_s = time.time()
         rc = self._engine(wanted, refresh=self.point.refresh)
         if rc:
             self.problems.append(f"the follow-up failed ({rc})")
+        if self.point.looks and driver.look_again(self.order(wanted), self._names(), interrupted_s):
+            self.problems.append("the last looks failed")
         pods = cloud.pods()
         self.problems += [*self._judged(pods), *foreign_problems(pods, self.account.foreign)]
         self.problems += leak_problems(self.canaries, self.folder)
@@ -212,14 +218,14 @@ class Trial:
             changed = (self.folder / "changed").read_text()
             if rc or changed != "0":
                 self.problems.append(f"a second up was not without a change: status {rc}, {changed} changes")
-        self._count_secrets()
+        self._count_holdings()
 
-    def _count_secrets(self) -> None:
-        mine = [name for name in self.account.secrets() if name == self.fleet.secret_name]
-        if self.point.wanted is not None and len(mine) != 1:
-            self.problems.append(f"{len(mine)} account secrets of ours instead of 1")
-        if self.point.wanted is None:
-            self.secrets_left = len(mine)
+    def _count_holdings(self) -> None:
+        """One of each after an `up`, none after a `destroy`."""
+        names = set(self.fleet.holds().values())
+        mine = sorted(name for name in self.account.held() if name in names)
+        if mine != (sorted(names) if self.point.wanted is not None else []):
+            self.problems.append(f"the account holds {mine} of ours")
 
     def _judged(self, pods: list[dict[str, Any]]) -> list[str]:
         return pod_problems(pods, self.fleet, self._names(), self._known())
@@ -264,13 +270,18 @@ class Trial:
             patience=driver.QUICK_PATIENCE if quick else Patience(),
             pace=PACE if quick else 1.0,
             prefix=self.fleet.prefix,
+            uid=self.fleet.uid,
         )
 
     def _settings(self) -> ProviderSettings:
         cloud = self.account.cloud
-        quick = {} if self.point.defaults else QUICK
-        key = self.keys.ssh_private
-        return ProviderSettings(api_key=cloud.api_key, base_url=cloud.runpod_url, ssh_private_key=key, **quick)
+        return ProviderSettings(
+            api_key=cloud.api_key,
+            base_url=cloud.runpod_url,
+            ssh_private_key=self.keys.ssh_private,
+            interrupted_at_s=self._interrupted_at_s,
+            **({} if self.point.defaults else QUICK),
+        )
 
 
 def _require(condition: bool, text: str) -> None:
