@@ -1,30 +1,44 @@
 """`make bench`: how the time of `pulumi up` and `destroy` grows with the number of pods, in one run.
 
-Prints a table; each row is a ratio to one pod of the same run, since absolute times on a busy machine mean little.
-Results that are kept stand in docs/benchmarks.md, with the command.
+Two tables: few pods with all their bootstrap steps, and many that only sleep (`bench_many`). Each has ratios within its
+run, since absolute times on a busy machine mean little. Results that are kept stand in docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tools import bench_many
 from tools.stage import Stage, free_ports
 
 SIZES = (1, 2, 4, 8)
 SETTINGS = {
     "engine": "scripted",
     "maxPods": max(SIZES),
+    "maxUsdPerHour": 0,
+    "maxUsdPerDay": 0,
     "absenceIntervalSeconds": 0.2,
     "pollIntervalSeconds": 0.2,
     "stopOnEmptyQueue": False,
 }
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
+    """`--no-limit` leaves out the runs under 60 calls a minute, which take minutes."""
+    if set(words) - {"--no-limit"}:
+        raise SystemExit("usage: python -m tools.bench [--no-limit]")
+    _small()
+    print()
+    limits = (None,) if words else (None, bench_many.LIMIT)
+    print(bench_many.table(bench_many.measure(lambda line: print(line, file=sys.stderr), limits=limits)))
+
+
+def _small() -> None:
     folder = Path(tempfile.mkdtemp(prefix="podfleet-bench-"))
     stage = Stage(folder, free_ports(), SETTINGS)
     try:
@@ -68,4 +82,4 @@ def _timed(call: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
