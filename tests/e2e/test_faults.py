@@ -15,7 +15,7 @@ from tests.e2e.untouched import resources
 from tools.stage import STACK, Stage
 
 pytestmark = pytest.mark.engine
-WORKERS = 4  # of the stock launcher: so many creates may be on their way when the first answer comes
+WORKERS = 64  # of our launcher: so many creates may be on their way when the first answer comes
 RETRY_AFTER_S = 2
 DRAIN_DEADLINE_S = 20  # as in the stage's settings
 ROUNDS = 3  # the default of createRounds

@@ -22,6 +22,11 @@ from podfleet.workspace import Workspace, complete
 
 pytestmark = pytest.mark.engine
 ONCE = ("reconcile", STACK, "--once")
+PRICE = (
+    "price: $0.00/h now → $0.50/h then (0 → 2 pods, new ones on NVIDIA RTX A4000 SECURE at $0.25/h "
+    "(offers: $0.25 to $0.27/h), $0.083 per hour of audio (the engine does not use the GPU); "
+    "at most $1.62/h with 6 pods)"
+)
 DRY = ("reconcile", STACK, "--dry-run")
 NOTE = "# a person's note"
 WORK_S = 300  # longer than a second pod and a tick of the reconciler take on a busy machine; nobody waits for it
@@ -52,9 +57,7 @@ def test_it_says_what_it_would_do_holds_when_it_must_and_then_does_it(
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.splitlines() == [
         "0 → 2 pods: 5 jobs waiting and 0 running, one pod per 4",
-        "price: $0.00/h now → $0.50/h then (0 → 2 pods, new ones on NVIDIA RTX A4000 SECURE at $0.25/h "
-        "(offers: $0.25 to $0.27/h), $0.083 per hour of audio (the engine does not use the GPU); "
-        "at most $1.62/h with 6 pods)",
+        PRICE,
     ]
 
     fleet.config(enabled="false")

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from podfleet.binding import Market
-from podfleet.errors import AuthError, ProviderError
+from podfleet.errors import AuthError, Interrupted, ProviderError
 from podfleet.gpus import GPUS
 from podfleet.placement import CLOUDS, Offer, Place, Wish
 from podfleet.providers.runpod.clock import Clock
@@ -83,10 +83,17 @@ class Catalogue:
         finally:
             self._lock.release()
 
-    def market(self, floor: str) -> Market:
-        """Both clouds, with the CUDA floor and without it: what there would be with other filters."""
-        offers = self.recent(CLOUDS, floor).offers
-        return Market(offers, self.recent(CLOUDS, "").offers if floor else offers)
+    def market(self, floor: str) -> Market | None:
+        """Both clouds, with the CUDA floor and without it: what there would be with other filters.
+
+        It is only for a message: None where it cannot be read, or where this process is to stop.
+        """
+        try:
+            shelf = self.recent(CLOUDS, floor)
+            any_cuda = self.recent(CLOUDS, "") if floor else shelf
+        except (AuthError, Interrupted):
+            return None
+        return None if shelf.trouble or any_cuda.trouble else Market(shelf.offers, any_cuda.offers)
 
     def _read(self, clouds: tuple[str, ...], floor: str) -> Shelf:
         asked_s = self._clock.monotonic_s()

@@ -24,12 +24,12 @@ from podfleet.errors import (
     RequestRejected,
     SpendLimit,
 )
-from podfleet.placement import Avoid, Candidate, Ranking, Rules, Wish, clouds_of, rank
-from podfleet.providers.runpod.catalogue import Catalogue, Shelf, blind
+from podfleet.placement import Avoid, Candidate, Wish, clouds_of
+from podfleet.providers.runpod.catalogue import Shelf
 from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.ending import Ending, Watch
-from podfleet.providers.runpod.spend import Spends
+from podfleet.providers.runpod.renting import Means, Rented, RentPolicy, adopted_from, ranking
 from podfleet.providers.runpod.stopping import STOPPING
 from podfleet.providers.runpod.trail import Trail, final_word
 from podfleet.providers.runpod.wire import (
@@ -70,41 +70,10 @@ class RentSpec:
     volume_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RentPolicy:
-    """What comes from the configuration, not from the pod's inputs."""
-
-    reconcile_s: float
-    reconcile_pause_s: float
-    max_runtime_s: float
-    rounds: int = 1
-    round_wait_s: float = 0.0
-    rules: Rules = field(default_factory=Rules)
-    avoid: tuple[Avoid, ...] = ()
-
-
 class CreatesPods(Protocol):
     """The part of the client that is needed here."""
 
     def create_pod(self, request: PodRequest, *, before: Callable[[], None]) -> PodView: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a create needs besides the cloud itself. `jitter`: a number from 0 to 1."""
-
-    catalogue: Catalogue
-    spend: Spends
-    jitter: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Rented:
-    """A pod, the candidate that it came from, and why not another one; the texts are for people."""
-
-    pod: PodView
-    candidate: str
-    rejected: tuple[str, ...] = ()
 
 
 class PodCore:
@@ -138,11 +107,8 @@ class PodCore:
 
         Returns as soon as there is an id.
         """
-        snapshot = self._census.recent()
-        same = [pod for pod in snapshot.pods if self._matches(pod, spec) and not self._census.was_ended(pod.id)]
-        if adopted := self._keep_oldest(same, spec):
-            log.info("pod.adopted", pod_id=adopted.id, name=spec.name)
-            return _adopted(adopted)
+        if adopted := self._find(spec):
+            return adopted
         trail = Trail()
         try:
             if rented := self._rounds(spec, trail):
@@ -173,16 +139,30 @@ class PodCore:
 
     # Looking for a candidate
 
+    def _find(self, spec: RentSpec) -> Rented | None:
+        """The live pod of this name, by a list of the last seconds."""
+        snapshot = self._census.recent()
+        same = [pod for pod in snapshot.pods if self._matches(pod, spec) and not self._census.was_ended(pod.id)]
+        adopted = self._keep_oldest(same, spec)
+        if adopted is None:
+            return None
+        log.info("pod.adopted", pod_id=adopted.id, name=spec.name)
+        return adopted_from(adopted)
+
     def _rounds(self, spec: RentSpec, trail: Trail) -> Rented | None:
-        """All candidates, and again after a pause where something may have changed by then."""
+        """All candidates, and again after a pause where something may have changed by then.
+
+        A pod that an unclear answer has left behind may have come to light in the pause.
+        """
         for number in range(self._policy.rounds):
             if number:
                 self._pause(spec, trail)
+                if trail.unclear and (found := self._find(spec)):
+                    return found
             trail.begin_round()
             if rented := self._round(spec, trail):
                 return rented
-            trail.round_ended_s = self._clock.monotonic_s()
-            if not trail.may_change:
+            if trail.hopeless or not trail.may_change:
                 break
         return None
 
@@ -193,7 +173,7 @@ class PodCore:
         trail.blind = shelf.trouble
         tried: set[tuple[str, str, str | None]] = set()
         while not trail.hopeless:
-            trail.ranking = _ranking(self._wish(spec, trail), shelf)
+            trail.ranking = ranking(self._wish(spec, trail), shelf)
             untried = (each for each in trail.ranking.candidates if each.key not in tried and trail.asks(each))
             candidate = next(untried, None)
             if candidate is None:
@@ -203,7 +183,7 @@ class PodCore:
                 trail.refused(candidate, known)
             elif pod := self._ask(candidate, spec, shelf, trail):
                 return Rented(pod, str(candidate), trail.rejected())
-        trail.may_change |= bool(shelf.trouble) or any(each.filter == "stock" for each in trail.ranking.rejected)
+        trail.end_round(self._clock.monotonic_s())
         return None
 
     def _pause(self, spec: RentSpec, trail: Trail) -> None:
@@ -279,7 +259,7 @@ class PodCore:
         except ProviderError as error:
             text = f"pod {pod.id} ({spec.name}) was to be ended, {reason}, and is not proven gone: {error}"
             raise CreateFailed(f"{text}; the next `up` or `destroy` ends it", name=spec.name, pod_id=pod.id) from error
-        trail.unfit(candidate, Avoid(pod.gpu, pod.cloud, pod.data_center_id, pod.cuda_version), reason)
+        trail.unfit(candidate, Avoid(candidate.gpu_id, candidate.cloud, pod.data_center_id, pod.cuda_version), reason)
         return False
 
     def _require_balance(self) -> None:
@@ -334,7 +314,7 @@ class PodCore:
             raise CreateFailed(f"{text}: {advice}", name=spec.name) from error
         if pod := self._keep_oldest([pod for pod in same if not self._census.was_ended(pod.id)], spec):
             self._means.spend.settle(spec.name, pod.id)
-            return _adopted(pod)
+            return adopted_from(pod)
         raise error
 
     def _keep_oldest(self, same: Sequence[PodView], spec: RentSpec) -> PodView | None:
@@ -382,12 +362,3 @@ def diff(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """Properties that ask for another pod. Limits, keys, environment: none of them touches a running pod."""
     changed = [key for key in IDENTITY if olds.get(key) != news.get(key)]
     return [*changed, "status"] if (olds.get("status") or "ERROR") in ENDED else changed
-
-
-def _ranking(wish: Wish, shelf: Shelf) -> Ranking:
-    """By the catalogue; where it does not answer, by the stack's own list."""
-    return rank(*blind(wish)) if shelf.trouble else rank(wish, shelf.offers)
-
-
-def _adopted(pod: PodView) -> Rented:
-    return Rented(pod, f"{pod.gpu} {pod.cloud} {pod.data_center_id}".strip() + ", found by its name")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, ReadResult, Resource
 
-from podfleet.providers.runpod.core import Rented, RentSpec, diff
+from podfleet.providers.runpod.core import RentSpec, diff
 from podfleet.providers.runpod.importing import imported
+from podfleet.providers.runpod.renting import Rented
 from podfleet.providers.runpod.shell import Props, Shell, known
 from podfleet.providers.runpod.wire import PodView
 

@@ -16,7 +16,7 @@ from podfleet.providers.runpod.catalogue import Catalogue
 from podfleet.providers.runpod.census import Census
 from podfleet.providers.runpod.client import RunpodClient
 from podfleet.providers.runpod.clock import Clock, RealClock
-from podfleet.providers.runpod.core import Means, PodCore, RentPolicy
+from podfleet.providers.runpod.core import PodCore
 from podfleet.providers.runpod.drain import Drain
 from podfleet.providers.runpod.ending import Ending, Watch
 from podfleet.providers.runpod.engine import watch_engine
@@ -24,6 +24,7 @@ from podfleet.providers.runpod.fleet import GuardCore, LateLooks, SweepCore
 from podfleet.providers.runpod.leftovers import LeftoverCore
 from podfleet.providers.runpod.lookup import Lookup
 from podfleet.providers.runpod.registries import RegistryCore
+from podfleet.providers.runpod.renting import Means, RentPolicy
 from podfleet.providers.runpod.secrets import SecretCore
 from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.spend import Bills, SpendGuard, Spends, terms_of

@@ -45,6 +45,12 @@ class Trail:
         self.rounds += 1
         self.may_change = False
 
+    def end_round(self, now_s: float) -> None:
+        """Where nobody was asked for lack of stock, or of a catalogue, a later round may have both."""
+        self.round_ended_s = now_s
+        if not self.refusals and not self.too_dear:
+            self.may_change |= bool(self.blind) or any(each.filter == "stock" for each in self.ranking.rejected)
+
     def asks(self, candidate: Candidate) -> bool:
         """Whether this candidate has not been refused for good, by the cloud or by the spend guard."""
         return candidate.key not in self._settled and candidate.price_usd_per_hr < self._dear_usd_per_hr
@@ -82,7 +88,7 @@ class Trail:
         return tuple(line if len(line) <= LINE_CHARS else f"{line[: LINE_CHARS - 1]}…" for line in lines)[:LINES]
 
 
-def final_word(name: str, trail: Trail, wish: Wish, market: Market) -> ProviderError:
+def final_word(name: str, trail: Trail, wish: Wish, market: Market | None) -> ProviderError:
     """Why there is no pod: the last detail, the filter that is binding, and what to change. One line."""
     if not trail.refusals:
         return trail.too_dear or trail.unpriced or _nothing_to_ask(name, trail, wish, market)
@@ -97,7 +103,7 @@ def final_word(name: str, trail: Trail, wish: Wish, market: Market) -> ProviderE
     return NoCapacity(f"{name}: {text}{_advice(wish, market)}")
 
 
-def _nothing_to_ask(name: str, trail: Trail, wish: Wish, market: Market) -> ProviderError:
+def _nothing_to_ask(name: str, trail: Trail, wish: Wish, market: Market | None) -> ProviderError:
     if trail.unclear:
         return NoCapacity(f"{name}: no answer from any candidate that a pod was rented")
     if trail.blind and not wish.gpu_types:
@@ -114,7 +120,9 @@ def _most_telling(trail: Trail) -> ProviderError | str:
     return next((reason for reason in reversed(reasons) if isinstance(reason, RequestRejected)), reasons[-1])
 
 
-def _advice(wish: Wish, market: Market) -> str:
+def _advice(wish: Wish, market: Market | None) -> str:
+    if market is None:
+        return ""
     why = explain(wish, market)
     if not why:
         return "; nothing else is in stock: run it again later"

@@ -26,8 +26,9 @@ from podfleet.errors import (
 )
 from podfleet.placement import Avoid, Rules
 from podfleet.providers.runpod.catalogue import Catalogue
-from podfleet.providers.runpod.core import Means, PodCore, RentPolicy, RentSpec
+from podfleet.providers.runpod.core import PodCore, RentSpec
 from podfleet.providers.runpod.engine import NoEngine
+from podfleet.providers.runpod.renting import Means, RentPolicy
 
 UID = "dev-00000001"
 SPEC = RentSpec(
@@ -223,6 +224,28 @@ def test_a_create_that_waits_stops_with_its_engine(fake: FakeRunpod, clock: Fake
     assert (len(fake.posts()), clock.t < 1015) == (2, True)
 
 
+def test_a_pod_that_comes_to_light_in_the_pause_is_taken(fake: FakeRunpod, clock: FakeClock) -> None:
+    fake.next("post_pod", lost, NO_ROOM)
+    clock.at.append((clock.t + 20, lambda: fake.add(SPEC.name)))
+    pods = core_of(fake, clock, Purse(), rounds=2, round_wait_s=60.0)
+    assert pods.create(SPEC).id == "pod0001"
+    assert fake.asked() == ["GPU A SECURE", "GPU B SECURE"]
+
+
+def test_nobody_waits_for_stock_that_is_too_dear_or_for_a_request_that_is_wrong(
+    fake: FakeRunpod, clock: FakeClock
+) -> None:
+    fake.gpus = [gpu_row(f"GPU {number}", 0.1 * number) for number in range(1, 10)]
+    fake.gpus.append(gpu_row("GPU Z", 0.05, **NONE_LEFT))
+    start_s = clock.t
+    with pytest.raises(SpendLimit):
+        core_of(fake, clock, Purse(0.1), rounds=3, round_wait_s=60.0).create(SPEC)
+    fake.next("post_pod", NO_ROOM, *[lambda _: problem(400, "registry credential is not usable")] * 3)
+    with pytest.raises(RequestRejected):
+        core_of(fake, clock, Purse(), rounds=3, round_wait_s=60.0).create(SPEC)
+    assert (len(fake.posts()), clock.t - start_s < 1) == (4, True)
+
+
 # The catalogue
 
 
@@ -267,6 +290,15 @@ def test_a_candidate_that_refused_two_creates_is_not_asked_by_the_third_until_th
     assert fake.asked() == ["GPU A SECURE", "GPU B SECURE"] * 2 + ["GPU B SECURE"]
     clock.sleep(11)
     pods.create(replace(SPEC, name="podfleet-dev-slot-09-0badcafe"))
+    assert fake.asked()[-1] == "GPU A SECURE"
+
+
+def test_a_pod_in_between_shows_that_there_is_room(fake: FakeRunpod, clock: FakeClock) -> None:
+    pods = runtime_of(fake, clock).pods
+    ok = fake.do_post_pod
+    fake.next("post_pod", NO_ROOM, ok, ok, NO_ROOM, ok)
+    for slot in range(4):
+        pods.create(replace(SPEC, name=f"podfleet-dev-slot-0{slot}-0badcafe"))
     assert fake.asked()[-1] == "GPU A SECURE"
 
 
@@ -477,6 +509,14 @@ def test_what_goes_into_the_state_is_small(fake: FakeRunpod, clock: FakeClock) -
     rented = runtime_of(fake, clock, rules=Rules(min_vram_gb=24)).pods.rent(replace(SPEC, gpu_types=()))
     assert len(rented.rejected) == 12
     assert max(map(len, rented.rejected)) <= 240
+
+
+def test_without_a_catalogue_no_filter_is_blamed(fake: FakeRunpod, clock: FakeClock) -> None:
+    fake.next("post_pod", *[NO_ROOM] * 2)
+    fake.next("get_gpus", fake.do_get_gpus, *[lambda _: problem(503, "down")] * 99)
+    with pytest.raises(NoCapacity) as caught:
+        runtime_of(fake, clock).pods.create(SPEC)
+    assert str(caught.value).endswith(f"could be rented: RunPod says 400: {CAPACITY} (request req-1)")
 
 
 # Whatever happens
