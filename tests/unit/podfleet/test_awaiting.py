@@ -311,6 +311,27 @@ def test_a_container_that_restarts_in_an_old_pod_is_no_reason_to_end_it(world: W
     assert world.ups == [True]
 
 
+def test_the_time_that_an_up_takes_does_not_count_for_a_pod_that_was_there_before(world: World, run: Run) -> None:
+    world.wanted = config(pods=1)
+    boot = Boot(container=False, after_s=0.0)
+    world.rent("slot-01", boot)
+    world.clock.sleep(7200)
+    world.up_takes_s = 600.0
+    world.clock.at.append((7830.0, lambda: setattr(boot, "container", True)))
+    assert run.go().startswith("1 pod ready in 10 min ")
+    assert world.ups == [True]
+
+
+def test_who_is_late_with_many_is_not_given_up_unread(world: World, run: Run) -> None:
+    world.wanted = config(pods=9, maxPods=9)
+    world.nodes = dict  # type: ignore[method-assign]
+    assert run.go().startswith("9 pods ready in 5 min ")
+    per_look: dict[float, int] = {}
+    for at_s, _, _ in world.reads:
+        per_look[at_s] = per_look.get(at_s, 0) + 1
+    assert max(per_look.values()) <= 6
+
+
 def test_heartbeats_of_the_pod_before_do_not_count(world: World, run: Run) -> None:
     world.wanted = config(pods=1)
     name = remote_name(PREFIX, "slot-01", UID, pod_spec(world.wanted))
