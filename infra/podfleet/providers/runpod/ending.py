@@ -17,7 +17,8 @@ from podfleet.providers.runpod.wire import PodView
 
 log = structlog.get_logger()
 PATIENCE_S = 60.0  # how long a pod may go on being listed after its DELETE
-LOOK_AGAIN_S = 5.0
+LOOK_AGAIN_S = 1.0  # then doubled
+MAX_LOOK_AGAIN_S = 5.0
 ASK_AGAIN_S = 5.0  # then doubled
 ASKERS = 16
 
@@ -49,14 +50,16 @@ class Ending:
         self._drain = drain
         self._engine = engine
         self._clock = clock
+        self._gone: set[str] = set()  # proven by this process: an id never comes back
 
     def end(self, pods: Sequence[PodView], *, ids: Sequence[str] = (), why: str) -> None:
         """End `pods` (as listed) and `ids` (not listed: asked all the same, a list may lag behind).
 
+        What Guard has ended and proven gone in this process is not asked for again by the pod's own resource.
         Returns when all are proven absent. Raises StillThere, EngineGone or what the API said; every pod has then been
         asked to end that could be asked.
         """
-        wanted = [pod.id for pod in pods] + list(ids)
+        wanted = [pod.id for pod in pods] + [pod_id for pod_id in ids if pod_id not in self._gone]
         if not wanted:
             return
         self._engine.require(f"ending {_named(wanted)}")
@@ -88,16 +91,19 @@ class Ending:
 
     def _prove(self, left: set[str], since_s: float) -> None:
         """Looks until they are gone, and asks again, each time after twice as long: a list may only lag behind."""
-        give_up_s, asked_s, gap_s = since_s + PATIENCE_S, since_s, ASK_AGAIN_S
+        give_up_s, asked_s, gap_s, look_s = since_s + PATIENCE_S, since_s, ASK_AGAIN_S, LOOK_AGAIN_S
         while True:
-            left -= self._census.absent(left, since_s=since_s)
+            gone = self._census.absent(left, since_s=since_s)
+            self._gone |= gone
+            left -= gone
             if not left:
                 return
             now_s = self._clock.monotonic_s()
             if now_s >= give_up_s:
                 text = f"{_named(sorted(left))} still listed {PATIENCE_S:.0f} s after the end was asked for"
                 raise StillThere(f"{text}: still costs money, run `pulumi destroy` or `up` again", pod_ids=sorted(left))
-            self._clock.sleep(LOOK_AGAIN_S)
+            self._clock.sleep(look_s)
+            look_s = min(2 * look_s, MAX_LOOK_AGAIN_S)
             since_s = self._clock.monotonic_s()
             if since_s - asked_s >= gap_s:
                 asked_s, gap_s = since_s, 2 * gap_s

@@ -110,6 +110,17 @@ def test_many_pods_are_asked_to_end_at_the_same_time_and_one_failure_holds_up_no
     assert fake.lists() <= 4
 
 
+def test_what_guard_has_proven_gone_costs_its_resource_no_call() -> None:
+    fake, fake_clock = FakeRunpod(), FakeClock()
+    runtime = runtime_of(fake, fake_clock)
+    pod_id = fake.add("podfleet-dev-slot-01-0badcafe")
+    runtime.guard.delete(UID, "podfleet-dev-")
+    asked, ended_s = len(fake.requests), fake_clock.t
+    runtime.pods.delete(pod_id, uid=UID)
+    assert len(fake.requests) == asked
+    assert fake_clock.t - ended_s < 1
+
+
 POD = PodView(
     id="p1",
     name="podfleet-dev-slot-01-0badcafe",
