@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from google.protobuf import empty_pb2, struct_pb2
 from launcher_providers import Patient
 from pulumi.dynamic.dynamic import serialize_provider
@@ -92,6 +93,13 @@ def started(tmp_path: Path) -> Iterator[Started]:
     for stream in (process.stdin, process.stdout, process.stderr):
         assert stream
         stream.close()
+
+
+def test_pulumi_yaml_names_the_folder_and_the_script_can_be_run() -> None:
+    root = Path(__file__).parents[3]
+    (named,) = yaml.safe_load((root / "Pulumi.yaml").read_text())["plugins"]["providers"]
+    assert named["name"] == "pulumi-python"
+    assert os.access(root / named["path"] / SCRIPT.name, os.X_OK)
 
 
 def test_64_creates_at_once_and_what_only_computes_waits_for_none(started: Started) -> None:
