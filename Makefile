@@ -31,6 +31,7 @@ check: ## lint, types, imports, locks, unit tests; under a minute, no network
 	@$(BIN)/python tools/locks.py check
 	@$(BIN)/mypy
 	@MYPYPATH=$(TOOLS_PATH) $(BIN)/mypy --disable-error-code import-untyped $(TOOLS)
+	@MYPYPATH=. $(BIN)/mypy -p tools.chaos
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest -n 2 --dist loadfile tests/unit
 
@@ -43,9 +44,9 @@ bench: ## measure
 	@$(SETUP)
 	@$(BIN)/python -m tools.bench
 
-chaos: ## kill the engine at every named point and clean up after it
+chaos: ## faults and kills at every request, each with one more command after it; ARGS="--quick", "--only PATTERN"
 	@$(SETUP)
-	@$(BIN)/pytest tests/e2e -k crash_points
+	@$(BIN)/python -m tools.chaos $(ARGS)
 
 lock: ## renew the locks (needs a package index)
 	@$(VENV)

@@ -16,8 +16,6 @@ import time
 import traceback
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tests.chaos import machine
 from tools.chaos.cases import all_points
 from tools.chaos.engine_points import EngineTrial, engine_points, run_engine_points
@@ -42,21 +40,22 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="podfleet-chaos-"))
     started_s = time.monotonic()
     rest_s = QUICK_REST_S if options.quick else REST_S
-    driven, engine = _chosen(options, folder)
+    keys = Keys.made()
+    driven, engine = _chosen(options, folder, keys)
     if options.list:
         print("\n".join(point.name for point in (*driven, *engine)))
         return 0
     print(f"{len(driven)} points without the engine, {options.jobs} at a time; {len(engine)} with it; in {folder}")
-    outcomes = run_all(Plan(driven, folder, _keys(), rest_s, options.jobs), _show_outcome)
+    outcomes = run_all(Plan(driven, folder, keys, rest_s, options.jobs), _show_outcome)
     with_engine = run_engine_points(engine, folder, rest_s, _show_trial)
     broken = _histories(options, folder)
     print(f"\n{time.monotonic() - started_s:.0f} s")
     return _end(outcomes, with_engine, options, folder) or broken
 
 
-def _chosen(options: argparse.Namespace, folder: Path) -> tuple[list[Point], list[Point]]:
+def _chosen(options: argparse.Namespace, folder: Path, keys: Keys) -> tuple[list[Point], list[Point]]:
     """The points without the engine, and those with it."""
-    driven = [point for point in all_points(probe(folder, _keys())) if re.search(options.only, point.name)]
+    driven = [point for point in all_points(probe(folder, keys)) if re.search(options.only, point.name)]
     engine = [point for point in engine_points() if re.search(options.only, point.name)]
     if options.quick:
         driven, engine = _spread(driven, QUICK_POINTS), _spread(engine, QUICK_ENGINE_POINTS)
@@ -139,13 +138,6 @@ def _spread(points: list[Point], count: int) -> list[Point]:
     """So many of them, from all parts of the list."""
     step = max(1.0, len(points) / count)
     return [points[int(number * step)] for number in range(min(count, len(points)))]
-
-
-def _keys() -> Keys:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    return Keys(private, public)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tools.chaos.point import DESTROY, SCALE, SWAP, UPDATES, Fault, Point, Then, Update, Victim
@@ -16,7 +17,22 @@ FIRST = SCALE[0]
 LAG_S = 0.15  # below the quick settings' absence interval, as a real lag has to be below 10 s
 LATE_S = (0.05, 0.3, 0.7)  # below a second, as long as the quick settings look again
 HANG_S = 4.0  # longer than the quick patience waits for an answer
-Traffic = Mapping[Update, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One of an undisturbed run. One that is refused (a DELETE of what is gone) commits nothing."""
+
+    op: str
+    accepted: bool = True
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """When it can be struck: before its commit, and after it where it has one."""
+        return ("before", "after") if self.accepted and self.op in CHANGES else ("before",)
+
+
+Traffic = Mapping[Update, Sequence[Request]]
 
 
 def all_points(traffic: Traffic) -> list[Point]:
@@ -34,12 +50,14 @@ def _each(update: Update, fault: Fault, *, refresh: bool = False, **more: Any) -
         yield Point(update, fault, then, refresh=look, **more)
 
 
-def _spots(ops: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Each request of an update: its operation, and the how manieth of that operation it is."""
-    count = Counter[str]()
-    for op in ops:
-        count[op] += 1
-        yield op, count[op]
+def _spots(requests: Sequence[Request]) -> Iterator[tuple[str, str, int]]:
+    """Each request of an update, in each of its phases: operation, phase, the how manieth of that operation it is."""
+    sent, accepted = Counter[str](), Counter[str]()
+    for request in requests:
+        sent[request.op] += 1
+        accepted[request.op] += request.accepted
+        for phase in request.phases:
+            yield request.op, phase, (sent if phase == "before" else accepted)[request.op]
 
 
 # SIGKILL at every request
@@ -48,13 +66,12 @@ def _spots(ops: Sequence[str]) -> Iterator[tuple[str, int]]:
 def kills(traffic: Traffic) -> Iterator[Point]:
     """Engine, provider, both, or the emulator; before the commit, and after it where there is one."""
     for update in UPDATES:
-        for op, nth in _spots(traffic[update]):
-            for phase in ("before", "after") if op in CHANGES else ("before",):
-                for victim in (Victim.ENGINE, Victim.PROVIDER, Victim.BOTH):
-                    yield from _each(update, at(op, phase, nth, action="hold"), victim=victim)
-                kind = "cloud-dies" if phase == "before" else "cloud-dies-after"
-                dies = Fault(_place(op, phase, nth), {"kind": kind, "op": op, "nth": nth})
-                yield from _each(update, dies, victim=Victim.CLOUD)
+        for op, phase, nth in _spots(traffic[update]):
+            for victim in (Victim.ENGINE, Victim.PROVIDER, Victim.BOTH):
+                yield from _each(update, at(op, phase, nth, action="hold"), victim=victim)
+            kind = "cloud-dies" if phase == "before" else "cloud-dies-after"
+            dies = Fault(_place(op, phase, nth), {"kind": kind, "op": op, "nth": nth})
+            yield from _each(update, dies, victim=Victim.CLOUD)
 
 
 def _place(op: str, phase: str, nth: int) -> str:
@@ -83,13 +100,10 @@ def late() -> Iterator[Point]:
 def failures(traffic: Traffic) -> Iterator[Point]:
     """500, a cut line, 429 and a proxy's page at every request; no answer for long where something was changed."""
     for update in UPDATES:
-        for op, nth in _spots(traffic[update]):
-            yield from _each(update, at(op, "before", nth, "500 at ", action="status", status=500))
-            yield from _each(update, at(op, "before", nth, "line cut at ", action="drop"))
-            if op in CHANGES:
-                yield from _each(update, at(op, "after", nth, "500 at ", action="status", status=500))
-                yield from _each(update, at(op, "after", nth, "line cut at ", action="drop"))
-        for op in dict.fromkeys(traffic[update]):
+        for op, phase, nth in _spots(traffic[update]):
+            yield from _each(update, at(op, phase, nth, "500 at ", action="status", status=500))
+            yield from _each(update, at(op, phase, nth, "line cut at ", action="drop"))
+        for op in dict.fromkeys(request.op for request in traffic[update]):
             yield from _each(update, Fault(f"429 at {op}", {"kind": "rate-limited", "op": op, "delay_s": 1}))
             yield from _each(update, Fault(f"502 page at {op}", {"kind": "cloudflare-502", "op": op}))
             yield from _each(update, at(op, "before", 1, "401 at ", action="status", status=401))
@@ -128,8 +142,9 @@ def _bad_creates() -> Iterator[Point]:
             refusal = {"op": "pods.create", "phase": "before", "action": "status", "status": status}
             yield from _each(update, Fault(f"{status} at pods.create", refusal))
             yield from _each(update, Fault(f"{status} at each pods.create", {**refusal, "times": 0}))
-        for name in ("create-then-500", "create-then-drop", "create-twice", "capacity-flap"):
+        for name in ("create-then-500", "create-then-drop", "create-twice"):
             yield from _each(update, _ever(name))
+        yield from _each(update, _ever("capacity-flap", probability=1))
 
 
 _CREATES: dict[str, dict[str, Any]] = {
@@ -148,9 +163,13 @@ def _bad_lists(traffic: Traffic) -> Iterator[Point]:
         if update is FIRST:
             continue
         yield from _each(update, _ever("list-lag", delay_s=LAG_S))
-        for nth in range(1, traffic[update].count("pods.list") + 1):
+        for nth in range(1, _lists(traffic[update]) + 1):
             yield from _each(update, named("list-stale-once", nth))
             yield from _each(update, named("page-lost", nth))
+
+
+def _lists(requests: Sequence[Request]) -> int:
+    return sum(request.op == "pods.list" for request in requests)
 
 
 def _bad_ends() -> Iterator[Point]:

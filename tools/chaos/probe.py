@@ -1,4 +1,7 @@
-"""What an undisturbed run of each update asks the cloud for, in order. Called before the points are made."""
+"""What an undisturbed run of each update asks the cloud for, in order. Called before the points are made.
+
+How often the pods are listed depends a little on chance: a point whose request is not sent is not counted.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ from pathlib import Path
 
 from tools.chaos import driver
 from tools.chaos.account import Account
+from tools.chaos.cases import Request
 from tools.chaos.point import UPDATES, Fault, Point, Then, Update
 from tools.chaos.strike import Keys, Trial, TrialFailed
 
+FIRST_REFUSAL = 400
 
-def probe(folder: Path, keys: Keys) -> dict[Update, list[str]]:
-    """Operations by update. Raises TrialFailed where an update fails although nothing disturbs it."""
+
+def probe(folder: Path, keys: Keys) -> dict[Update, list[Request]]:
+    """Requests by update. Raises TrialFailed where an update fails although nothing disturbs it."""
     account = Account(folder / "account")
     account.open()
     try:
@@ -20,7 +26,7 @@ def probe(folder: Path, keys: Keys) -> dict[Update, list[str]]:
         account.close()
 
 
-def _ops(account: Account, folder: Path, number: int, update: Update, keys: Keys) -> list[str]:
+def _ops(account: Account, folder: Path, number: int, update: Update, keys: Keys) -> list[Request]:
     point = Point(update, Fault("nothing", {}), Then.UP)
     trial = Trial(point, account, folder / f"probe-{number}", 900000 + number, keys)
     trial.prepare()
@@ -28,4 +34,5 @@ def _ops(account: Account, folder: Path, number: int, update: Update, keys: Keys
     rc = driver.run(trial.order(update.to))
     if rc:
         raise TrialFailed(f"{update} failed although nothing disturbed it; see {trial.folder}")
-    return [event["op"] for event in account.cloud.events("request", since=since)]
+    events = account.cloud.events("request", since=since)
+    return [Request(event["op"], event["status"] < FIRST_REFUSAL) for event in events]

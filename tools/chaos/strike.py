@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tools.chaos import driver
 from tools.chaos.account import FOREIGN_UID, Account, answers, wait_for
 from tools.chaos.point import Point, Victim
@@ -61,6 +63,13 @@ class Keys:
 
     ssh_private: str = field(repr=False)
     ssh_public: str = ""
+
+    @classmethod
+    def made(cls) -> Keys:
+        """A fresh pair."""
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        return cls(private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
 
     @property
     def canary(self) -> str:
