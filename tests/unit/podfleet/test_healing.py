@@ -19,7 +19,7 @@ from podfleet import healing, processes
 from podfleet.errors import StackLocked, StateUnreadable
 from podfleet.healing import Healing, holders_in, look_times, mend
 from podfleet.processes import Holder, Process, end, leftovers, look, why_not_dead
-from podfleet.state import StateFolder, state_folder, view_of
+from podfleet.state import StateFolder, StateView, state_folder, view_of
 from podfleet.workspace import Workspace
 
 HERE = "this-host"
@@ -285,3 +285,74 @@ def test_the_last_look_is_several_so_that_a_late_pod_is_not_paid_for_until_the_e
     assert look_times(100.0, 60.0, now_s=100.0) == [115.0, 130.0, 145.0, 160.0]
     assert look_times(100.0, 60.0, now_s=131.0) == [145.0, 160.0]
     assert look_times(100.0, 60.0, now_s=500.0) == [160.0], "one look there is in any case"
+
+
+# A state that is not on this machine's disk
+
+
+LOCKED = (
+    "error: the stack is currently locked by 1 lock(s). Either wait …\n"
+    "  s3://b/x.json: created by me@{host} (pid {pid}) at 2026-01-01T00:00:00Z\n"
+)
+
+
+@pytest.fixture
+def shared(healer: Healing, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A healing of a state in a bucket: `asked` has what the engine was asked for, `answers` what it says in turn."""
+    asked: list[str] = []
+    answers: list[str] = []
+
+    def refresh_root(*words: object) -> subprocess.CompletedProcess[str]:
+        asked.append("refresh")
+        text = answers.pop(0) if answers else ""
+        return subprocess.CompletedProcess([], 1 if text else 0, "", text)
+
+    def make(*said: str, by_hand: bool, pending: tuple[str, ...] = ()) -> tuple[Healing, list[str]]:
+        answers.extend(said)
+        monkeypatch.setattr(healing, "read_state", lambda *_: StateView(root="urn", pending=pending))
+        env = {"PULUMI_BACKEND_URL": "s3://b"}
+        return Healing(healer.workspace, env, by_hand=by_hand, host=HERE), asked
+
+    monkeypatch.setattr(healing, "refresh_root", refresh_root)
+    monkeypatch.setattr(healing, "run_engine", lambda *words: asked.append(str(words[2])))
+    monkeypatch.setattr(healing.processes, "look", {78: Process(78, 1, "pulumi", 1.0)}.get)
+    return make
+
+
+def test_a_lock_in_a_bucket_is_removed_by_hand_alone_and_only_where_its_process_is_dead(shared: Any) -> None:
+    ours_and_dead = LOCKED.format(host=HERE, pid=77)
+    by_itself, asked = shared(ours_and_dead, by_hand=False, pending=("slot-01",))
+    with pytest.raises(StackLocked, match="process 77 of this host, which is dead: `podfleet unlock a`"):
+        by_itself.heal()
+    assert asked == ["refresh"]
+    by_hand, asked = shared(ours_and_dead, by_hand=True)
+    found = by_hand.heal()
+    assert asked[1:] == ["refresh", "cancel", "refresh"]
+    assert "(pid 77) is dead: its lock is removed" in str(found)
+    assert found.interrupted_s is not None
+    for text, why in (
+        (LOCKED.format(host=HERE, pid=78), "it is running"),
+        (LOCKED.format(host="other", pid=77), "cannot be seen from here"),
+        ("[409] Conflict: Another update is currently in progress.", "does not say whose"),
+    ):
+        by_hand, asked = shared(text, by_hand=True)
+        asked.clear()
+        with pytest.raises(StackLocked, match=why):
+            by_hand.heal()
+        assert asked == ["refresh"], "nothing was cancelled"
+
+
+def test_an_update_that_begins_while_a_lock_is_removed_is_left_alone(shared: Any) -> None:
+    by_hand, _ = shared(LOCKED.format(host=HERE, pid=77), LOCKED.format(host=HERE, pid=79), by_hand=True)
+    with pytest.raises(StackLocked, match="has begun in this moment"):
+        by_hand.heal()
+
+
+def test_without_anything_pending_no_engine_is_asked(shared: Any) -> None:
+    healthy, asked = shared(by_hand=False)
+    assert (healthy.heal(), asked) == (healing.Healed(), [])
+
+
+def test_what_cannot_be_cleared_is_said_and_stops_nothing(shared: Any) -> None:
+    pending, _ = shared("error: no passphrase", by_hand=False, pending=tuple(f"slot-{n}" for n in range(6)))
+    assert "6 operations were pending (slot-0, slot-1, slot-2, slot-3, …): not cleared" in str(pending.heal())
