@@ -53,7 +53,7 @@ class Drift:
         """A line per kind, each with what `up` does about it."""
         told = (
             (self.missing, "missing", "`podfleet up` rents them"),
-            (self.ended, "not alive", "`podfleet up` replaces them, after a look at what there is"),
+            (self.ended, "not alive", "`podfleet up` replaces them"),
             (self.other_spec, "of another spec", "`podfleet up` replaces them"),
             (self.not_wanted, "not wanted", "`podfleet up` ends them"),
             (self.doubled, "more than one pod", "`podfleet up` keeps one"),

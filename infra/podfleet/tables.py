@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from podfleet.overview import Money, Overview, Row
+from podfleet.providers.runpod.balance import balance_line
 from podfleet.spans import span
 
 COLUMNS = ("slot", "id", "status", "node", "gpu", "place", "$/h", "age", "left")
@@ -33,8 +34,10 @@ def lines(seen: Overview, *, low_balance_hours: float) -> Iterator[str]:
     yield from seen.drift.lines()
     if seen.queue_trouble:
         yield f"queue does not answer: {seen.queue_trouble}"
-    if balance := _balance(seen.money, low_balance_hours):
-        yield balance
+    usd = seen.money.usd_per_hr
+    balance = balance_line(seen.money.balance, now_usd_per_hr=usd, then_usd_per_hr=usd, low_hours=low_balance_hours)
+    if balance:  # absent where nobody says how much there is
+        yield f"LOW: {balance}" if balance.low else str(balance)
     if seen.decision:
         yield f"last decision: {seen.decision}"
 
@@ -50,15 +53,3 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _money(money: Money) -> str:
     bill = "" if money.bill_read else " at least (the bill cannot be read)"
     return f"${money.usd_per_hr:.2f}/h now, ${money.usd_last_24_h:.2f} in the last 24 h{bill}"
-
-
-def _balance(money: Money, low_balance_hours: float) -> str:
-    """Absent where nobody says how much there is."""
-    if not money.balance:
-        return ""
-    usd, spend = money.balance.usd, money.balance.spend_usd_per_hr
-    if spend <= 0:
-        return f"balance: ${usd:.2f}"
-    lasts_h = usd / spend
-    low = " - LOW: at $0 RunPod ends all pods" if low_balance_hours and lasts_h < low_balance_hours else ""
-    return f"balance: ${usd:.2f}, lasts {span(max(0.0, lasts_h) * 3600)} at the account's ${spend:.2f}/h{low}"

@@ -81,7 +81,7 @@ def _rate(answer: Answer) -> Finding:
     found = quotas({_canonical(key): value for key, value in answer.headers.items()})
     if not found:
         return warn("rate limit", "no RateLimit headers: podfleet learns from 429 only", TELL_US)
-    told = ", ".join(f"{quota.limit if quota.limit is not None else '?'} a {quota.name}" for quota in found)
+    told = ", ".join(f"{'?' if quota.limit is None else quota.limit} per {quota.name}" for quota in found)
     minute = next((quota.limit for quota in found if quota.name == "minute"), None)
     if minute is not None and minute < CALLS_PER_MINUTE:
         return warn("rate limit", f"{told}: less than usual", "a fleet starts and ends more slowly")

@@ -169,7 +169,7 @@ def test_the_live_questions_cost_nothing_and_change_nothing(checkout: Checkout) 
     assert {each.what for each in found.values() if each.level is not Level.OK} <= {"tags"}, found
     assert found["REST v1"].text.startswith("410")
     assert "pagination" in found["pod list"].text
-    assert "600 a minute" in found["rate limit"].text
+    assert "600 per minute" in found["rate limit"].text
     assert "balance $25.00" in found["GraphQL"].text
     requests = [event for event in checkout.cloud.events("request") if event["seq"] > since]
     assert {event["method"] for event in requests if event["path"] != "/graphql"} <= {"GET"}

@@ -153,7 +153,7 @@ def test_the_shape_of_the_list(body: dict[str, Any], level: Level, said: str) ->
 def test_the_rate_limit_is_read_from_the_headers() -> None:
     headers = {"ratelimit": '"minute";r=59;t=12', "ratelimit-policy": '"minute";q=60;w=60'}
     body = {"pods": []}
-    assert live(pods=Answer(200, "", headers, body))["rate limit"].text == "60 a minute; 59 left now"
+    assert live(pods=Answer(200, "", headers, body))["rate limit"].text == "60 per minute; 59 left now"
     few = {**headers, "ratelimit-policy": '"minute";q=20;w=60'}
     assert live(pods=Answer(200, "", few, body))["rate limit"].level is Level.WARN
     assert live(pods=Answer(200, "", {}, body))["rate limit"].level is Level.WARN
