@@ -18,6 +18,7 @@ OLDEST_ENGINE, TOO_NEW_ENGINE = (3, 259), (4,)
 PYTHONS = ((3, 11), (3, 14))
 PLUGINS = ("command", "tailscale")
 LANGUAGE = "pulumi-language-python"
+LAUNCHER = "PODFLEET_LAUNCHER"
 NO_PLUGIN_DOWNLOAD = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
 VERSION_S = 20.0
 SPEC = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==\s*([\w.]+))?")
@@ -29,6 +30,7 @@ def check_machine(env: Mapping[str, str]) -> Iterator[Finding]:
     yield _packages(_required())
     yield _engine(env)
     yield _plugins(env)
+    yield launcher_finding(env.get(LAUNCHER))
     yield _system()
 
 
@@ -105,6 +107,17 @@ def _plugins(env: Mapping[str, str]) -> Finding:
     if env.get(NO_PLUGIN_DOWNLOAD):
         return fail("plugins", f"missing in {home}: {', '.join(missing)}", SET_UP)
     return warn("plugins", f"not in {home} yet: {', '.join(missing)}", "the engine fetches them at the first `up`")
+
+
+def launcher_finding(chosen: str | None) -> Finding:
+    """What runs the providers; it is chosen by the environment."""
+    if chosen in (None, "", "own"):
+        return ok("launcher", "own: 64 operations at once")
+    if chosen == "stock":
+        return warn(
+            "launcher", "stock: four operations at once, no answer to Ctrl-C", f"unset {LAUNCHER} for the own one"
+        )
+    return fail("launcher", f"{LAUNCHER} is {chosen!r}", "it can be own or stock")
 
 
 def _system() -> Finding:

@@ -14,7 +14,7 @@ import pytest
 from podfleet.config import PodfleetConfig
 from podfleet.doctor.findings import Finding, Level, as_json, exit_code, fail, last_line, ok, warn
 from podfleet.doctor.live import ask_live, v1_url
-from podfleet.doctor.machine import engine_finding
+from podfleet.doctor.machine import engine_finding, launcher_finding
 from podfleet.doctor.probe import cheapest
 from podfleet.doctor.raw import Answer, Raw
 from podfleet.doctor.stack import skew_finding
@@ -94,6 +94,11 @@ def test_a_registry_with_a_port_and_no_tag_is_not_pinned() -> None:
 )
 def test_engines_from_3_259_on(shown: str, level: Level) -> None:
     assert engine_finding(shown, "/bin/pulumi").level is level
+
+
+def test_the_stock_launcher_is_slower_and_there_is_no_third_one() -> None:
+    levels = [launcher_finding(chosen).level for chosen in (None, "own", "stock", "mine")]
+    assert levels == [Level.OK, Level.OK, Level.WARN, Level.FAIL]
 
 
 @pytest.mark.parametrize(
