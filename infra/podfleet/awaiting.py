@@ -89,6 +89,7 @@ class UpAndWait:
         self._ready: set[str] = set()  # slots; they stay so: a node may be through before the others are up
         self._lost: dict[str, str] = {}  # slot → why it is given up
         self._replaced: list[Seen] = []
+        self._budget = ""  # why no more are replaced
         self._shown: set[str] = set()
         self._told_s = self._started_s
         self._no_queue_told = ""
@@ -212,6 +213,9 @@ class UpAndWait:
         """Whether `up` may rent again in place of what was ended; else all that has failed is given up."""
         room = self._config.replacements - len(self._replaced)
         replaceable = list(ends) if len(ends) <= room else []
+        if len(ends) > room:
+            left = f"{len(ends)} failed and {room} may be replaced: none was" if room else "no replacement is left"
+            self._budget = f"{left} (podfleet:replacements is {self._config.replacements})"
         for each in failed:
             if each not in replaceable:
                 self._lost[each.slot] = told(each)
@@ -241,8 +245,7 @@ class UpAndWait:
         lines = [f"{len(self._ready)} of {len(self._names())} pods ready after {took}{self._replacements()}"]
         lines += [f"{slot}: {reason}" for slot, reason in sorted(self._lost.items())]
         lines += str(error).splitlines() if error else []
-        if self._lost and len(self._replaced) >= self._config.replacements:
-            lines.append(f"no replacement is left (podfleet:replacements is {self._config.replacements})")
+        lines += [self._budget] if self._budget else []
         return NotReady("\n".join([*lines, self._left()]), slots=sorted(set(self._names()) - self._ready))
 
     def _left(self) -> str:

@@ -274,7 +274,9 @@ def test_more_failures_than_replacements_are_not_replaced_by_some(world: World, 
     world.wanted = config(replacements=1)
     for slot in ("slot-01", "slot-02"):
         world.boots[slot] = [Boot("ERROR")]
-    assert "1 of 3 pods ready" in run.fails()
+    said = run.fails()
+    assert "1 of 3 pods ready" in said
+    assert "2 failed and 1 may be replaced: none was (podfleet:replacements is 1)" in said
     assert len(world.booting) == 3
     assert [pod.status for pod in world.list_pods()] == ["RUNNING"]
 
