@@ -155,7 +155,6 @@ class SpendGuard:
         if refused and self._clock.monotonic_s() - snapshot.asked_s > FRESH_S:
             refused = self._book(hold, uid, self._census.now(), bills)
         if refused:
-            log.warning("spend.refused", name=name, key=refused.key)
             raise refused
 
     def settle(self, name: str, pod_id: str | None) -> None:
