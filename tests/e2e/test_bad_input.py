@@ -24,7 +24,7 @@ WRONG = {
 LINES = (
     "podfleet:podz: no such key; did you mean podfleet:pods?",
     "podfleet:pods: input should be a valid integer",
-    "podfleet:cloud: input should be 'SECURE' or 'COMMUNITY', not 'BOTH'",
+    "podfleet:cloud: input should be 'SECURE', 'COMMUNITY' or 'ALL', not 'BOTH'",
     'podfleet:gpuTypes: has to be a list such as ["a", "b"]',
     "podfleet:diskGb: input should be greater than or equal to 1, not",
     "podfleet:runpodUrl: string should match pattern",
