@@ -49,6 +49,11 @@ def test_it_returns_when_every_node_has_reported(fleet: Fleet) -> None:
     assert done.stdout.startswith("2 pods ready in "), done.stdout
     assert done.stdout.count("\n") == 1
     assert {pod["name"] for pod in fleet.pods()} <= set(nodes(fleet))
+    seen = json.loads(fleet.stage.podfleet("status", STACK, "--json").stdout)
+    assert [(row["slot"], row["node"]) for row in seen["pods"]] == [("slot-01", "idle"), ("slot-02", "idle")]
+    assert not any(seen["drift"].values())
+    doctor = fleet.stage.podfleet("doctor", STACK, "--json")
+    assert doctor.returncode == 0, doctor.stdout
 
 
 @pytest.mark.parametrize("bootstrap", ["none", "image"])
