@@ -63,6 +63,11 @@ class Census:
         """How far apart the looks of those who wait are."""
         return self._looks.poll_interval_s
 
+    @property
+    def absence_interval_s(self) -> float:
+        """How far apart two lists have to be that prove an absence."""
+        return self._looks.absence_interval_s
+
     def since(self, not_before_s: float) -> Snapshot:
         """A list that was asked for at `not_before_s` (monotonic) or later; waits until then."""
         self._clock.sleep(not_before_s - self._clock.monotonic_s())

@@ -49,7 +49,7 @@ USABLE_KEY = re.compile(r"[!-~]+")  # anything else is refused by the HTTP libra
 DEFAULT_URL = "https://api.runpod.io"
 DETAIL_CHARS = 300
 DEFAULT_RETRY_AFTER_S = 5.0
-MOST_CONNECTIONS = 100  # more than all turns at the same time
+MOST_CONNECTIONS = 150  # more than all turns at the same time
 LOG_IDLE_S = 1.0  # the stream stays open: a second without a line means that the history is through
 
 

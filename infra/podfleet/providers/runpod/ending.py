@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from podfleet.errors import PodfleetError, StillThere
-from podfleet.providers.runpod.census import Census
+from podfleet.providers.runpod.census import Census, Snapshot
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.drain import DrainOutcome
 from podfleet.providers.runpod.stopping import STOPPING
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0  # how long a pod may go on being listed after its DELETE
 LOOK_AGAIN_S = 1.0  # then doubled
 MAX_LOOK_AGAIN_S = 5.0
 ASK_AGAIN_S = 5.0  # then doubled
-ASKERS = 16
+ASKERS = 32
 
 
 class DeletesPods(Protocol):
@@ -90,24 +90,58 @@ class Ending:
         return None
 
     def _prove(self, left: set[str], since_s: float) -> None:
-        """Looks until they are gone, and asks again, each time after twice as long: a list may only lag behind."""
+        """Looks until all are gone, and asks those again that are still listed, each time after twice as long."""
+        proof = _Proof(left, self._census.absence_interval_s)
         give_up_s, asked_s, gap_s, look_s = since_s + PATIENCE_S, since_s, ASK_AGAIN_S, LOOK_AGAIN_S
         while True:
-            gone = self._census.absent(left, since_s=since_s)
-            self._gone |= gone
-            left -= gone
-            if not left:
+            snapshot = self._census.since(since_s)
+            self._gone |= proof.see(snapshot)
+            if not proof.left:
                 return
-            now_s = self._clock.monotonic_s()
-            if now_s >= give_up_s:
-                text = f"{_named(sorted(left))} still listed {PATIENCE_S:.0f} s after the end was asked for"
-                raise StillThere(f"{text}: still costs money, run `pulumi destroy` or `up` again", pod_ids=sorted(left))
-            self._clock.sleep(look_s)
-            look_s = min(2 * look_s, MAX_LOOK_AGAIN_S)
-            since_s = self._clock.monotonic_s()
-            if since_s - asked_s >= gap_s:
-                asked_s, gap_s = since_s, 2 * gap_s
-                self._ask(sorted(left))
+            since_s = proof.next_look_s()
+            if listed := sorted(proof.listed):
+                now_s = self._clock.monotonic_s()
+                if now_s >= give_up_s:
+                    raise StillThere(_still_there(listed), pod_ids=listed)
+                if now_s - asked_s >= gap_s:
+                    asked_s, gap_s = now_s, 2 * gap_s
+                    self._ask(listed)
+                since_s, look_s = now_s + look_s, min(2 * look_s, MAX_LOOK_AGAIN_S)
+
+
+class _Proof:
+    """Which pods are missing, and since which list: gone is what two lists, an interval apart, and all between lack."""
+
+    def __init__(self, left: set[str], interval_s: float) -> None:
+        self.left = left
+        self._interval_s = interval_s
+        self._missing_since_s: dict[str, float] = {}
+
+    @property
+    def listed(self) -> set[str]:
+        """Those that the last list still showed."""
+        return self.left - self._missing_since_s.keys()
+
+    def see(self, snapshot: Snapshot) -> set[str]:
+        """One more list; answers those that are proven gone by it."""
+        for pod in snapshot.pods:
+            self._missing_since_s.pop(pod.id, None)
+        present = {pod.id for pod in snapshot.pods}
+        for pod_id in self.left - present:
+            self._missing_since_s.setdefault(pod_id, snapshot.asked_s)
+        long_ago_s = snapshot.asked_s - self._interval_s
+        gone = {pod_id for pod_id in self.left - present if self._missing_since_s[pod_id] <= long_ago_s}
+        self.left -= gone
+        return gone
+
+    def next_look_s(self) -> float:
+        """When one list can prove all that are missing now."""
+        return max(self._missing_since_s.values(), default=0.0) + self._interval_s
+
+
+def _still_there(listed: Sequence[str]) -> str:
+    text = f"{_named(listed)} still listed {PATIENCE_S:.0f} s after the end was asked for"
+    return f"{text}: still costs money, run `pulumi destroy` or `up` again"
 
 
 def _named(pod_ids: Sequence[str]) -> str:

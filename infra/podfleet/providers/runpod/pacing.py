@@ -22,7 +22,7 @@ from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.stopping import STOPPING
 
 log = structlog.get_logger()
-AT_ONCE = {Kind.END: 32, Kind.CREATE: 32, Kind.CHANGE: 8, Kind.LIST: 4, Kind.READ: 16}  # nobody likes a herd
+AT_ONCE = {Kind.END: 32, Kind.CREATE: 64, Kind.CHANGE: 8, Kind.LIST: 4, Kind.READ: 16}  # nobody likes a herd
 SLICE_S = 0.25  # how often somebody looks again whose turn depends on other threads
 TOLD_FROM_S = 5.0  # a shorter wait is no news
 

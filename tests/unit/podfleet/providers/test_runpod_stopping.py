@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from runpod_fakes import FakeClock, FakeRunpod, client_of, runtime_of
 
 from podfleet.errors import Interrupted, OtherFleetFound
 from podfleet.providers.runpod import census, clock, ending, engine, pacing
+from podfleet.providers.runpod.census import Snapshot
 from podfleet.providers.runpod.clock import RealClock
 from podfleet.providers.runpod.engine import EngineWatch
 from podfleet.providers.runpod.importing import imported
@@ -108,6 +113,36 @@ def test_many_pods_are_asked_to_end_at_the_same_time_and_one_failure_holds_up_no
     runtime.ending.end(runtime.census.recent().pods, why="a test")
     assert sorted(fake.deletes()) == sorted(ids)
     assert fake.lists() <= 4
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.sets(st.sampled_from("abc"))), max_size=12))
+def test_gone_is_what_all_lists_of_a_whole_interval_lack(looks: list[tuple[float, set[str]]]) -> None:
+    proof, now_s, gone = ending._Proof({"a", "b"}, 10.0), 0.0, set()
+    lists: list[tuple[float, set[str]]] = []
+    for later_s, present in looks:
+        now_s += later_s
+        lists.append((now_s, present))
+        found = proof.see(Snapshot(now_s, tuple(PodView(name, "n", "RUNNING") for name in present - gone)))
+        for name in found:
+            lacking = list(itertools.takewhile(lambda each: name not in each[1], reversed(lists)))  # noqa: B023
+            assert now_s - lacking[-1][0] >= 10
+        gone |= found
+        for name in proof.left - proof.listed:
+            assert name not in present
+            assert proof.next_look_s() >= now_s
+
+
+def test_pods_that_vanish_one_after_the_other_are_proven_an_interval_after_the_last(stopping: Stopping) -> None:
+    fake, fake_clock = FakeRunpod(), FakeClock()
+    ids = [fake.add(f"podfleet-dev-slot-0{number}-0badcafe") for number in range(3)]
+    fake.next("delete_pod", *[lambda _: httpx.Response(204)] * 3)
+    runtime = runtime_of(fake, fake_clock)
+    start_s = fake_clock.t
+    for number, pod_id in enumerate(ids):
+        fake_clock.at.append((start_s + 1.5 * number, lambda pod_id=pod_id: fake.pods.pop(pod_id)))  # type: ignore[misc]
+    runtime.ending.end([], ids=ids, why="a test")
+    assert fake_clock.t - start_s <= 3 + 10 + 2
+    assert fake.lists() <= 5
 
 
 def test_what_guard_has_proven_gone_costs_its_resource_no_call() -> None:
