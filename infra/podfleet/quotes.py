@@ -5,7 +5,8 @@ Called by the program for the line that the preview shows, and by `reconcile --d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from podfleet.config import NAMESPACE
@@ -81,6 +82,16 @@ def quote(
         range_usd_per_hr=(min(prices), max(prices)) if prices else (0.0, 0.0),
         why_unknown=why_unknown,
     )
+
+
+def pods_within(
+    max_usd_per_hour: float, running_usd_per_hr: Iterable[float], new_usd_per_hr: float | None
+) -> int | None:
+    """How many pods a limit pays for; those that run stay whatever they cost. None where a new one has no price."""
+    if not new_usd_per_hr:
+        return None
+    running = list(running_usd_per_hr)
+    return len(running) + max(0, math.floor((max_usd_per_hour - sum(running)) / new_usd_per_hr + 1e-9))
 
 
 def require_affordable(found: Quote, max_usd_per_hour: float) -> None:

@@ -14,6 +14,7 @@ from podfleet.errors import EngineError, Held, ProviderError, SignalError
 from podfleet.logs import get_logger
 from podfleet.podspec import slot_of
 from podfleet.providers.runpod.census import is_ours
+from podfleet.providers.runpod.prices import affordable_pods
 from podfleet.scaling import BUSIEST_FIRST, Decision, Demand, Slot, SlotState, decide, policy_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Observation:
 
     demand: Demand
     fleet: tuple[Slot, ...]
+    affordable_pods: int | None = None
 
 
 def observe(
@@ -42,7 +44,7 @@ def observe(
     demand = queue.demand(now_s=now_s)
     pods = [pod for pod in cloud.list_pods() if is_ours(pod, uid=config.uid, prefix=prefix)]
     fleet = fleet_state(config.wanted_slots, pods, queue.nodes(), prefix=prefix)
-    return Observation(demand, fleet)
+    return Observation(demand, fleet, affordable_pods(cloud, config, prefix=prefix))
 
 
 def fleet_state(
@@ -82,7 +84,7 @@ def tick(
         seen = observe(config, prefix=prefix, cloud=cloud, queue=queue, now_s=now_s)
     except (SignalError, ProviderError, EngineError) as error:
         raise Held(len(config.wanted_slots), str(error)) from error
-    decision = decide(seen.demand, seen.fleet, policy_of(config), now_s=now_s)
+    decision = decide(seen.demand, seen.fleet, policy_of(config, seen.affordable_pods), now_s=now_s)
     log.info(
         "scaling.decided",
         size_before=len(seen.fleet),

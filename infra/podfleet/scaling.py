@@ -50,12 +50,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """The request-count policy: one pod for `jobs_per_pod` jobs, between two limits."""
+    """The request-count policy: one pod for `jobs_per_pod` jobs, between two limits, and within the money.
+
+    `affordable_pods`: how many pods `maxUsdPerHour` pays for, those that run included; None: no limit.
+    """
 
     jobs_per_pod: int
     min_pods: int
     max_pods: int
     enabled: bool = True
+    affordable_pods: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class Decision:
         return not (set(self.slots) == live == {slot.name for slot in fleet})
 
 
-def policy_of(config: PodfleetConfig) -> ScalingPolicy:
-    """The policy that a stack's config asks for."""
-    return ScalingPolicy(config.jobs_per_pod, config.min_pods, config.max_pods, config.enabled)
+def policy_of(config: PodfleetConfig, affordable_pods: int | None = None) -> ScalingPolicy:
+    """The policy that a stack's config asks for, at today's prices."""
+    return ScalingPolicy(config.jobs_per_pod, config.min_pods, config.max_pods, config.enabled, affordable_pods)
 
 
 def decide(demand: Demand, fleet: tuple[Slot, ...], policy: ScalingPolicy, *, now_s: float) -> Decision:
@@ -103,11 +107,14 @@ def idle_first(pods: int, fleet: tuple[Slot, ...]) -> tuple[str, ...]:
 
 def _target(demand: Demand, policy: ScalingPolicy) -> tuple[int, str]:
     wished = math.ceil((demand.claimable_jobs + demand.running_jobs) / policy.jobs_per_pod)
+    target, binding = wished, "jobs"
     if wished > policy.max_pods:
-        return policy.max_pods, "max"
+        target, binding = policy.max_pods, "max"
     if wished < policy.min_pods:
-        return policy.min_pods, "min"
-    return wished, "jobs"
+        target, binding = policy.min_pods, "min"
+    if policy.affordable_pods is not None and target > policy.affordable_pods:
+        return policy.affordable_pods, "money"
+    return target, binding
 
 
 def _slots(target: int, fleet: tuple[Slot, ...]) -> tuple[str, ...]:
@@ -126,6 +133,7 @@ def _reason(
     limits = {
         "max": f", at most {policy.max_pods}",
         "min": f", at least {policy.min_pods}",
+        "money": f", podfleet:maxUsdPerHour pays for {policy.affordable_pods}",
         "busy": ", pods at work stay until they are idle",
     }
     return f"{len(fleet)} → {len(slots)} pods: {work}{limits.get(binding, '')}"

@@ -142,8 +142,10 @@ def test_one_screen(workspace: Workspace, capsys: pytest.CaptureFixture[str]) ->
         "2 of 3 pods, $0.50/h now, $2.50 in the last 24 h",
         "missing: slot-03 (`podfleet up` rents them)",
         "not alive: slot-02 (`podfleet up` replaces them)",
-        "LOW: balance $4.00, lasts 4.0 h at $1.00/h ($0.50/h of it by others); podfleet:lowBalanceHours is 6; "
-        "at $0 RunPod ends all pods: top up, or ask for fewer",
+        (
+            "LOW: balance $4.00, lasts 4.0 h at $1.00/h ($0.50/h of it by others); podfleet:lowBalanceHours is 6; "
+            "at $0 RunPod ends all pods: top up, or ask for fewer"
+        ),
         "last decision: 2 → 3 pods: 9 jobs",
     ]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from podfleet.errors import ConfigError
 from podfleet.gpus import Basis
 from podfleet.placement import Candidate
-from podfleet.quotes import Limits, Quote, quote, require_affordable
+from podfleet.quotes import Limits, Quote, pods_within, quote, require_affordable
 
 SMALL = Candidate("small", "COMMUNITY", None, 0.2, 0.0004, "HIGH", Basis.BY_RATIO)
 BIG = Candidate("big", "SECURE", None, 1.0, 0.001, "HIGH")
@@ -80,3 +80,19 @@ def test_it_stops_exactly_what_makes_the_fleet_dearer_than_the_limit(
         assert too_dear
     else:
         assert not too_dear
+
+
+@given(st.floats(0.1, 20), st.lists(st.floats(0, 5), max_size=6), st.floats(0.05, 5))
+def test_a_limit_pays_for_what_runs_and_for_as_many_more_as_stay_within_it(
+    limit: float, running: list[float], new: float
+) -> None:
+    pods = pods_within(limit, running, new)
+    assert pods is not None
+    more = pods - len(running)
+    assert more >= 0
+    assert more == 0 or sum(running) + more * new <= limit + 1e-6
+    assert sum(running) + (more + 1) * new > limit - 1e-6
+
+
+def test_without_a_price_nobody_can_say_how_many_a_limit_pays_for() -> None:
+    assert pods_within(5.0, [0.2], None) is None

@@ -11,7 +11,7 @@ import pytest
 
 from podfleet.config import PodfleetConfig
 from podfleet.errors import ApiUnavailable, EngineError, Held, StaleGeneration
-from podfleet.providers.runpod.wire import PodView
+from podfleet.providers.runpod.wire import GpuOffer, PodView
 from podfleet.reconciler import tick
 from podfleet.scaling import Decision
 from podfleet.signals.queue import QueueSignal
@@ -36,11 +36,15 @@ class Cloud:
 
     pods: list[PodView] = field(default_factory=list)
     error: Exception | None = None
+    usd_per_hr: float = 0.5
 
     def list_pods(self) -> tuple[PodView, ...]:
         if self.error:
             raise self.error
         return tuple(self.pods)
+
+    def gpu_offers(self, *, cloud: str, min_cuda_version: str = "") -> tuple[GpuOffer, ...]:
+        return (GpuOffer("NVIDIA L4", "L4", 24, cloud, self.usd_per_hr, "HIGH", ()),)
 
 
 @dataclass
@@ -140,6 +144,15 @@ def test_the_generation_that_it_saw_goes_with_its_up() -> None:
     refused = Deployment(up_error=StaleGeneration())
     with pytest.raises(StaleGeneration, match="look again"):
         run(refused, two_pods(), queue_of(waiting=12))
+
+
+def test_no_more_pods_are_asked_for_than_the_limit_pays_for() -> None:
+    cloud = two_pods()
+    cloud.pods = [replace(pod, cost_usd_per_hr=1.0) for pod in cloud.pods]
+    cloud.usd_per_hr = 1.5
+    decision = run(Deployment(), cloud, queue_of(waiting=40))
+    assert decision.size == 4
+    assert "podfleet:maxUsdPerHour pays for 4" in decision.reason
 
 
 def test_only_idle_pods_go() -> None:

@@ -16,10 +16,11 @@ fleets = st.lists(states, max_size=8).map(
     lambda found: tuple(Slot(f"slot-{number:02d}", state) for number, state in enumerate(found, 1))
 )
 policies = st.builds(
-    lambda per_pod, low, extra: ScalingPolicy(per_pod, low, low + extra),
+    lambda per_pod, low, extra, paid: ScalingPolicy(per_pod, low, low + extra, affordable_pods=paid),
     st.integers(1, 10),
     st.integers(0, 4),
     st.integers(0, 10),
+    st.none() | st.integers(0, 12),
 )
 jobs = st.integers(0, 200)
 
@@ -62,7 +63,8 @@ def test_limits_hold_unless_pods_at_work_forbid_it(
 ) -> None:
     decision = decide(demand(claimable), fleet, policy, now_s=NOW_S)
     at_work = sum(slot.state in {SlotState.BUSY, SlotState.BOOTING} for slot in fleet)
-    assert policy.min_pods <= decision.size <= max(policy.max_pods, at_work)
+    paid = policy.max_pods if policy.affordable_pods is None else policy.affordable_pods
+    assert min(policy.min_pods, paid) <= decision.size <= max(min(policy.max_pods, paid), at_work)
 
 
 @given(jobs, fleets, policies, st.floats(120.1, 1e6))
@@ -72,6 +74,16 @@ def test_a_stale_signal_never_changes_the_size(
     decision = decide(demand(claimable, age_s=age_s), fleet, policy, now_s=NOW_S)
     assert decision.slots == tuple(slot.name for slot in fleet)
     assert not decision.changes(fleet)
+
+
+def test_money_limits_the_size_and_the_reason_says_so() -> None:
+    policy = ScalingPolicy(jobs_per_pod=4, min_pods=0, max_pods=6, affordable_pods=3)
+    decision = decide(demand(40), (), policy, now_s=NOW_S)
+    assert (decision.size, decision.binding) == (3, "money")
+    assert decision.reason == (
+        "0 → 3 pods: 40 jobs waiting and 0 running, one pod per 4, podfleet:maxUsdPerHour pays for 3"
+    )
+    assert decide(demand(8), (), policy, now_s=NOW_S).binding == "jobs"
 
 
 def test_a_disabled_policy_holds() -> None:
