@@ -47,7 +47,12 @@ class Scratch:
         (self.folder / "project" / "infra" / "podfleet").symlink_to(CHECKOUT / "infra" / "podfleet")
         shutil.copy(HERE / "scratch_program.py", self.folder / "project" / "infra" / "__main__.py")
         self.run("stack", "init", STACK)
-        quick = {"absenceIntervalSeconds": "0.2", "pollIntervalSeconds": "0.2", "reconcileSeconds": "1", "createRoundWaitSeconds": "0.2"}
+        quick = {
+            "absenceIntervalSeconds": "0.2",
+            "pollIntervalSeconds": "0.2",
+            "reconcileSeconds": "1",
+            "createRoundWaitSeconds": "0.2",
+        }
         fuses = {"maxPods": 200, "maxUsdPerHour": 0, "maxUsdPerDay": 0}
         self.config(**quick, **fuses, drainDeadlineSeconds="2")
         self.secret("key", CANARY)

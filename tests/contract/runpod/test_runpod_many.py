@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
 
+from conftest import QUICK
 from localcloud.testing import RunningCloud, running
 from podfleet.providers.runpod.client import Access, RunpodClient
 from podfleet.providers.runpod.clock import RealClock
@@ -90,5 +90,3 @@ def test_a_pod_costs_one_post_one_log_and_one_end_and_looks_are_shared(cloud: Ru
     assert found["pods.logs"] <= 1.5 * MANY, "once per pod; again only where its key came late"
     assert found["pods.list"] <= MANY
     assert sum(found.values()) <= 5 * MANY
-
-
