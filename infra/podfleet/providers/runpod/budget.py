@@ -15,6 +15,7 @@ from enum import IntEnum
 
 ITEM = re.compile(r'^\s*"?([\w.-]+)"?((?:\s*;\s*[a-z]+=\d+)+)\s*$')
 RESERVED_SHARE = 0.1  # of a window: renting leaves so much to ends and looks, and to the nodes that end themselves
+MAX_LIST_GAP_S = 5.0
 MARGIN_S = 0.1
 PROBE_S = 5.0  # so long one call alone finds out how things stand
 
@@ -147,13 +148,16 @@ class Budget:
         self._unsure = True
 
     def list_gap_s(self, now_s: float) -> float:
-        """How far apart lists have to be: where less than half of a window is left, they take at most half of that."""
+        """How far apart lists have to be. Where less than half of a window is left, they take at most half of that.
+
+        But never further than MAX_LIST_GAP_S: what was ended has to be seen gone.
+        """
         gaps = [
             (window.ends_s - now_s) / max(1.0, window.left / 2)
             for window in self._windows.values()
             if now_s < window.ends_s and window.left < window.limit / 2
         ]
-        return max(gaps, default=0.0)
+        return min(max(gaps, default=0.0), MAX_LIST_GAP_S)
 
     def _used_up(self, window: _Window, kind: Kind, now_s: float) -> bool:
         return now_s < window.over_s and window.left_for(kind) <= 0
