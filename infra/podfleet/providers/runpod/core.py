@@ -15,6 +15,7 @@ import structlog
 from podfleet.errors import (
     ApiUnavailable,
     CreateFailed,
+    Interrupted,
     NoBalance,
     NoCapacity,
     OtherFleetFound,
@@ -114,10 +115,11 @@ class PodCore:
             if rented := self._rounds(spec, trail):
                 return rented
             market = self._means.catalogue.market(spec.min_cuda_version)
-            error = final_word(spec.name, trail, self._wish(spec, trail), market)
-        except ProviderError as trouble:
+            error: PodfleetError = final_word(spec.name, trail, self._wish(spec, trail), market)
+        except (ProviderError, Interrupted) as trouble:
             error = trouble
-        return self._found_or_raise(spec, trail, error)
+        with STOPPING.finishing():
+            return self._found_or_raise(spec, trail, error)
 
     def read(self, pod_id: str) -> PodView | None:
         """The pod as it is, whatever its status; None only where it is proven absent."""
@@ -301,13 +303,12 @@ class PodCore:
                 return None
             self._clock.sleep(self._policy.reconcile_pause_s)
 
-    def _found_or_raise(self, spec: RentSpec, trail: Trail, error: ProviderError) -> Rented:
+    def _found_or_raise(self, spec: RentSpec, trail: Trail, error: PodfleetError) -> Rented:
         """Before raising: a plain refusal made no pod; after an unclear answer two lists must say so."""
         if trail.unclear is None:
             raise error
         try:
-            with STOPPING.finishing():
-                same = self._census.named(spec.name, spec.uid, since_s=self._clock.monotonic_s())
+            same = self._census.named(spec.name, spec.uid, since_s=self._clock.monotonic_s())
         except ProviderError as trouble:
             text = f"it is not known whether {spec.name} was rented ({trail.unclear}; {trouble})"
             advice = "the next `up` adopts it by its name, `destroy` ends it"

@@ -13,12 +13,13 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runpod_fakes import FakeClock, FakeRunpod, client_of, runtime_of
+from runpod_fakes import FakeClock, FakeRunpod, client_of, lost, runtime_of
 
 from podfleet.errors import Interrupted, OtherFleetFound
-from podfleet.providers.runpod import census, clock, ending, engine, pacing
+from podfleet.providers.runpod import census, clock, core, drain, ending, engine, pacing
 from podfleet.providers.runpod.census import Snapshot
 from podfleet.providers.runpod.clock import RealClock
+from podfleet.providers.runpod.core import RentSpec
 from podfleet.providers.runpod.engine import EngineWatch
 from podfleet.providers.runpod.importing import imported
 from podfleet.providers.runpod.runtime import build
@@ -28,13 +29,26 @@ from podfleet.providers.runpod.stopping import Stopping
 from podfleet.providers.runpod.wire import PodView, SshAddress
 
 UID = "dev-00000001"
+SPEC = RentSpec(
+    name="podfleet-dev-slot-01-0badcafe",
+    uid=UID,
+    slot="slot-01",
+    spec_hash="0badcafe",
+    image="img:1",
+    gpu_types=("GPU A", "GPU B"),
+    cloud="SECURE",
+    data_center_ids=(),
+    min_cuda_version="",
+    disk_gb=20,
+    ports=(),
+)
 
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
     """A sign of this test's own in the place of the process's."""
     found = Stopping()
-    for module in (census, clock, ending, engine, pacing):
+    for module in (census, clock, core, drain, ending, engine, pacing):
         monkeypatch.setattr(module, "STOPPING", found)
     return found
 
@@ -228,3 +242,18 @@ def test_nobody_there_is_no_ssh() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert not answers(SshAddress("127.0.0.1", port, "root"))
+
+
+def test_a_create_that_is_interrupted_after_an_unclear_answer_first_looks_what_became_of_it(stopping: Stopping) -> None:
+    fake, fake_clock = FakeRunpod(), ClockThatStops(stopping)
+    settings = ProviderSettings(api_key="k", base_url="http://127.0.0.1:9", reconcile_s=5.0)
+    runtime = build(settings, client_of(fake, fake_clock), EngineWatch(lambda: (1,), None), fake_clock)
+
+    def lost_and_stopped(request):  # type: ignore[no-untyped-def]
+        stopping.ask("Ctrl-C")
+        return lost(request)
+
+    fake.next("post_pod", lost_and_stopped)
+    fake_clock.at.append((fake_clock.t + 12, lambda: fake.add(SPEC.name)))
+    assert runtime.pods.create(SPEC).id == "pod0001"
+    assert len(fake.posts()) == 1
