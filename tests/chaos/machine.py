@@ -75,8 +75,13 @@ FAULTS: st.SearchStrategy[Order] = st.one_of(
     ),
     st.builds(
         lambda kind, nth: {"kind": kind, "nth": nth, "times": 1, "delay_s": LAG_S},
-        st.sampled_from(["list-lag", "list-stale-once", "page-lost", "create-hidden", "delete-stays", "delete-404"]),
+        st.sampled_from(["list-lag", "list-stale-once", "page-lost", "create-hidden"]),
         st.integers(1, 4),
+    ),
+    st.builds(
+        lambda kind, nth: {"kind": kind, "nth": nth, "times": 1},
+        st.sampled_from(["delete-stays", "delete-404"]),
+        st.integers(1, 2),
     ),
     st.builds(
         lambda kind, nth: {"kind": kind, "nth": nth, "name_contains": "slot-"},
@@ -147,9 +152,12 @@ class Fleets(RuleBasedStateMachine):
 
     # What a person does
 
-    @rule(refresh=st.booleans())
-    def up(self, refresh: bool) -> None:
+    @rule(refresh=st.booleans(), calm=st.booleans())
+    def up(self, refresh: bool, calm: bool) -> None:
+        """`calm`: without the faults that are still armed."""
         self._count()
+        if calm:
+            self.cloud.release()
         engine = self._engine(Switch())
         lies = self._lies()
         done = engine.update(self._program(), refresh=refresh)
@@ -157,8 +165,29 @@ class Fleets(RuleBasedStateMachine):
         if done:
             self._judge_up(engine, refreshed=refresh, lied=self._lies() > lies)
 
-    @rule()
-    def destroy(self) -> None:
+    @rule(slots=st.sets(st.sampled_from(SLOTS), min_size=1), image=st.integers(0, 1), calm=st.booleans())
+    def scale(self, slots: set[str], image: int, calm: bool) -> None:
+        self.want(slots, image)
+        self.up(refresh=False, calm=calm)
+
+    @rule(slots=st.sets(st.sampled_from(SLOTS), min_size=1), image=st.integers(0, 1))
+    def scale_without_room(self, slots: set[str], image: int) -> None:
+        """Whatever cannot be rented: what nobody wants any more is gone."""
+        self.want(slots, image)
+        self.cloud.release()
+        self.cloud.fault_kind("capacity-flap", times=0, probability=1)
+        done = self._engine(Switch()).update(self._program())
+        self.cloud.release()
+        self._note(f"up without room {'done' if done else 'failed'}")
+        left = {pod["name"].rsplit("-", 1)[0] for pod in self._ours()}
+        slots = {f"{self.fleet.prefix}{slot}" for slot, _ in self.wanted}
+        assert left <= slots, self._told(f"without room: pods in {left}, wanted are {slots}")
+        self.drifted = self.drifted or not done
+
+    @rule(sure=st.sampled_from([False, False, True]))
+    def destroy(self, sure: bool) -> None:
+        if not sure:  # else most histories would be short
+            return
         self._count()
         lies = self._lies()
         done = self._engine(Switch()).destroy()
@@ -175,7 +204,11 @@ class Fleets(RuleBasedStateMachine):
             self._note("refresh done")
             self.drifted = False
 
-    @rule(down=st.booleans(), nth=st.integers(1, 12), phase=st.sampled_from(["before", "after"]))
+    @rule(
+        down=st.sampled_from([False, False, False, True]),
+        nth=st.integers(1, 12),
+        phase=st.sampled_from(["before", "after"]),
+    )
     def killed(self, down: bool, nth: int, phase: str) -> None:
         """At its nth request; what its provider has sent is still answered."""
         self._count()
@@ -201,12 +234,6 @@ class Fleets(RuleBasedStateMachine):
         self._count()
         self.cloud.control.post("/_emu/faults", json=fault).raise_for_status()
         self._note(f"fault {fault}")
-
-    @rule()
-    def calm_down(self) -> None:
-        self._count()
-        self.cloud.release()
-        self._note("no faults")
 
     @precondition(lambda self: self._ours())
     @rule(which=st.integers(0, 9), action=st.sampled_from(["terminate", "stop"]))

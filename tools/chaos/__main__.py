@@ -58,7 +58,8 @@ def _chosen(options: argparse.Namespace, folder: Path, keys: Keys) -> tuple[list
     driven = [point for point in all_points(probe(folder, keys)) if re.search(options.only, point.name)]
     engine = [point for point in engine_points() if re.search(options.only, point.name)]
     if options.quick:
-        driven, engine = _spread(driven, QUICK_POINTS), _spread(engine, QUICK_ENGINE_POINTS)
+        quick = [point for point in driven if not point.defaults]
+        driven, engine = _spread(quick, QUICK_POINTS), _spread(engine, QUICK_ENGINE_POINTS)
     return driven, [] if options.without_engine else engine
 
 

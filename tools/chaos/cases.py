@@ -121,6 +121,7 @@ def kinds(traffic: Traffic) -> Iterator[Point]:
     yield from _bad_creates()
     yield from _bad_lists(traffic)
     yield from _bad_ends()
+    yield from _bad_drains()
     yield from _bad_boots()
     yield from _bad_hosts()
 
@@ -160,7 +161,7 @@ _CREATES: dict[str, dict[str, Any]] = {
 
 def _bad_lists(traffic: Traffic) -> Iterator[Point]:
     for update in UPDATES:
-        if update is FIRST:
+        if update is FIRST or not _lists(traffic[update]):
             continue
         yield from _each(update, _ever("list-lag", delay_s=LAG_S))
         for nth in range(1, _lists(traffic[update]) + 1):
@@ -179,6 +180,17 @@ def _bad_ends() -> Iterator[Point]:
                 yield from _each(update, named(name, nth))
     for update in (TO_ONE, DESTROY):
         yield from _each(update, _ever("delete-stays"))
+
+
+def _bad_drains() -> Iterator[Point]:
+    """A pod's log is read for its host key before it is told over SSH to drain."""
+    for update in (TO_ONE, DESTROY):
+        for nth in (1, 2):
+            place = ("pods.logs", "before", nth)
+            yield from _each(update, at(*place, "500 at ", action="status", status=500), ssh=True)
+            yield from _each(update, at(*place, "line cut at ", action="drop"), ssh=True)
+            for victim in (Victim.ENGINE, Victim.PROVIDER, Victim.BOTH):
+                yield from _each(update, at(*place, action="hold"), victim=victim, ssh=True)
 
 
 def _bad_boots() -> Iterator[Point]:

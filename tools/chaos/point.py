@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -29,14 +29,22 @@ class Victim(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One update: to a size, or to nothing at all (`destroy`)."""
+    """One update: to a size, or to nothing at all (`destroy`); `looks`: it begins with a refresh."""
 
     before: tuple[Size, ...]
     to: Size | None
+    looks: bool = False
 
     def __str__(self) -> str:
         start = str(self.before[-1]) if self.before else "nothing"
+        if self.looks:
+            return f"refresh of {start}"
         return f"destroy of {start}" if self.to is None else f"{start} → {self.to}"
+
+    @property
+    def spares_pods(self) -> bool:
+        """Whether the pods have to be the same ones afterwards."""
+        return self.to is not None and self.before != () and replace(self.to, account=0) == self.before[-1]
 
 
 SCALE = (
@@ -47,7 +55,9 @@ SCALE = (
 )
 SWAP = Update((Size(2),), Size(2, image=1))
 DESTROY = Update((Size(2),), None)
-UPDATES = (*SCALE, SWAP, DESTROY)
+REFRESH = Update((Size(2),), Size(2), looks=True)
+ACCOUNT = Update((Size(2),), Size(2, account=1))
+UPDATES = (*SCALE, SWAP, REFRESH, ACCOUNT, DESTROY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +72,8 @@ class Fault:
 class Point:
     """`later`: the fault is armed when the update is over. `ends_in`: what becomes of the pod that it strikes.
 
-    `looks`: the follow-up is that of `podfleet`, which looks again for a minute after a killed update. `real`: with the
-    real engine.
+    `looks`: the follow-up is that of `podfleet`, which looks again for a minute after a killed update. `ssh`: the pods
+    have an SSH port, and are drained by it. `real`: with the real engine.
     """
 
     update: Update
@@ -82,7 +92,7 @@ class Point:
     def name(self) -> str:
         """Unique, and the same in each run."""
         killed = f"kill {self.victim} at " if self.victim else ""
-        settings = ", default settings" if self.defaults else ""
+        settings = ", default settings" if self.defaults else ", by SSH" if self.ssh else ""
         then = f"refresh and {self.then}" if self.refresh else str(self.then)
         real = "engine: " if self.real else ""
         return f"{real}{killed}{self.fault.text}, {self.update}{settings}, then {then}"

@@ -5,6 +5,7 @@ How often the pods are listed depends a little on chance: a point whose request 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tools.chaos import driver
@@ -31,7 +32,7 @@ def _ops(account: Account, folder: Path, number: int, update: Update, keys: Keys
     trial = Trial(point, account, folder / f"probe-{number}", 900000 + number, keys)
     trial.prepare()
     since = account.cloud.last_seq()
-    rc = driver.run(trial.order(update.to))
+    rc = driver.run(replace(trial.order(update.to), refresh=update.looks))
     if rc:
         raise TrialFailed(f"{update} failed although nothing disturbed it; see {trial.folder}")
     events = account.cloud.events("request", since=since)

@@ -40,13 +40,15 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many pods, of which image: what a person changes between two updates."""
+    """How many pods, of which image, with which account secret and volume: what a person changes between updates."""
 
     pods: int
     image: int = 0
+    account: int = 0
 
     def __str__(self) -> str:
-        return f"{self.pods}" + (" of another image" if self.image else "")
+        other = " with another secret and a bigger volume" if self.account else ""
+        return f"{self.pods}" + (" of another image" if self.image else "") + other
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -88,32 +90,33 @@ class Fleet:
 
     def program(self, size: Size) -> list[Declared]:
         """Holdings, secret, stores, Guard, a pod per slot, Sweep."""
-        return self.program_of([(slot, size.image) for slot in size.slots])
+        return self.program_of([(slot, size.image) for slot in size.slots], account=size.account)
 
-    def program_of(self, slots: Sequence[tuple[str, int]]) -> list[Declared]:
+    def program_of(self, slots: Sequence[tuple[str, int]], *, account: int = 0) -> list[Declared]:
         """The same for chosen slots, each with its image."""
         names = {slot: self._name(slot, Size(0, image)) for slot, image in slots}
         wish = {"uid": self.uid, "prefix": self.prefix, "wanted": list(names.values())}
-        account = self._account()
+        parts = self._account(account)
         sweep = {**wish, "pods": [Ref(slot, "id") for slot in names], "generation": Ref("guard", "generation")}
-        first = tuple(each.name for each in account)
+        first = tuple(each.name for each in parts)
         return [
-            *account,
+            *parts,
             Declared("guard", "guard", {**wish, "adopt": self.adopt, "generation": None}, after=first),
             *(Declared(slot, "pod", self._pod(slot, names[slot], image), after=("guard",)) for slot, image in slots),
             Declared("sweep", "sweep", sweep, after=("guard", *names)),
         ]
 
-    def _account(self) -> list[Declared]:
+    def _account(self, which: int) -> list[Declared]:
         names = self.holds()
-        secret = {"name": names["secret"], "value": self.secret_value, "description": "of a chaos point"}
+        value = self.secret_value + "-rotated" * which
+        secret = {"name": names["secret"], "value": value, "description": "of a chaos point"}
         parts = [
             Declared("holdings", "holdings", {"uid": self.uid, "prefix": self.prefix}),
             Declared("secret", "secret", secret, after=("holdings",)),
         ]
         if self.stores:
             login = {"name": names["registry"], "username": "chaos", "password": f"{self.secret_value}-login"}
-            volume = {"name": names["volume"], "sizeGb": 10, "dataCenterId": PLACE, "type": "STANDARD"}
+            volume = {"name": names["volume"], "sizeGb": 10 + 10 * which, "dataCenterId": PLACE, "type": "STANDARD"}
             parts.append(Declared("registry", "registry", login, after=("holdings",)))
             parts.append(Declared("volume", "volume", volume, after=("holdings",)))
         return parts

@@ -6,6 +6,7 @@ Called by the runner's workers. Everything that is started here has ended when `
 from __future__ import annotations
 
 import shutil
+import socket
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tools.chaos.verdict import (
     foreign_problems,
     leak_problems,
     orphans,
+    ours,
     pod_problems,
     unowned_problems,
 )
@@ -109,6 +111,7 @@ class Trial:
     _books: Books = field(default_factory=lambda: Books({}))
     _providers: set[int] = field(default_factory=set)
     _interrupted_at_s: float = 0.0
+    _pods_before: set[str] = field(default_factory=set)
     _seal: bytes = field(default_factory=Fernet.generate_key, repr=False)
 
     @property
@@ -163,13 +166,16 @@ class Trial:
         for size in self.point.update.before:
             rc = self._engine(size)
             _require(rc == 0, f"up to {size} failed before any fault: {rc}")
+            if self.point.ssh:
+                _require(wait_for(self._drainable, SETTLE_S), "the pods' sshd does not answer")
+        self._pods_before = self._known()
 
     def _strike(self) -> None:
         if self.point.later:
             self._engine(self.point.update.to)
         fault_id = self._arm()
         if not self.point.later:
-            running = driver.start(self.order(self.point.update.to))
+            running = driver.start(replace(self.order(self.point.update.to), refresh=self.point.update.looks))
             self._kill(running, fault_id)
             running.wait(LIMIT_S)
         self._settle(fault_id)
@@ -222,6 +228,8 @@ class Trial:
         pods = cloud.pods()
         self.problems += [*self._judged(pods), *foreign_problems(pods, self.account.foreign)]
         self.problems += leak_problems(self.canaries, self.folder)
+        if self.point.update.spares_pods and wanted is not None and self._known() != self._pods_before:
+            self.problems.append(f"pods were {sorted(self._pods_before)} and are {sorted(self._known())}")
         if wanted is not None and not self.problems:
             rc = self._engine(wanted)
             changed = (self.folder / "changed").read_text()
@@ -238,6 +246,11 @@ class Trial:
 
     def _judged(self, pods: list[dict[str, Any]]) -> list[str]:
         return pod_problems(pods, self.fleet, self._names(), self._known())
+
+    def _drainable(self) -> bool:
+        """Whether each pod's sshd can be connected to."""
+        ways = [pod["ssh"]["direct"] for pod in ours(self.account.cloud.pods(), self.fleet)]
+        return all(way and _listens(way["port"]) for way in ways)
 
     def _names(self) -> list[str]:
         return self.fleet.names(self.point.wanted) if self.point.wanted else []
@@ -291,6 +304,11 @@ class Trial:
             interrupted_at_s=self._interrupted_at_s,
             **({} if self.point.defaults else QUICK),
         )
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _require(condition: bool, text: str) -> None:
