@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tests.chaos import machine
 from tools.chaos.cases import all_points
-from tools.chaos.engine_points import EngineTrial, engine_points, run_engine_points
+from tools.chaos.engine_cases import engine_points
+from tools.chaos.engine_points import EngineTrial, run_engine_points
 from tools.chaos.point import Point
 from tools.chaos.probe import probe
 from tools.chaos.runner import Plan, Ran, run_all

@@ -127,7 +127,9 @@ def kinds(traffic: Traffic) -> Iterator[Point]:
 
 
 def named(kind: str, nth: int = 1, text: str = "", **order: Any) -> Fault:
-    return Fault(f"{kind}{text} {nth}", {"kind": kind, "nth": nth, **order})
+    """A kind of fault by its name, at its nth chance."""
+    strikes_pods = kind in _BOOTS or kind in _HOSTS or kind == "page-lost"
+    return Fault(f"{kind}{text} {nth}", {"kind": kind, "nth": nth, **order}, strikes_pods)
 
 
 def _ever(kind: str, **order: Any) -> Fault:

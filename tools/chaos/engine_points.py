@@ -6,9 +6,7 @@ a point as an account does, while the points go on elsewhere. Called by `__main_
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tests.e2e.conftest import SETTINGS
 from tests.e2e.fleet import DESTROY as DESTROY_WORDS
-from tests.e2e.fleet import PREFIX, UP, Fleet, slot_of
-from tools.chaos.account import FACTS, wait_for
-from tools.chaos.cases import at, named
+from tests.e2e.fleet import PREFIX, UP, slot_of
+from tools.chaos.account import wait_for
 from tools.chaos.driver import alive
-from tools.chaos.point import Fault, Point, Then, Update, Victim
+from tools.chaos.point import Point, Victim
 from tools.chaos.program import Size
+from tools.chaos.scene import Scene
 from tools.chaos.strike import LATER, Outcome
 from tools.chaos.verdict import LIVE, Books, Canaries, foreign_problems, leak_problems, unowned_problems
 from tools.stage import STACK, Stage, free_ports
@@ -35,174 +32,8 @@ STAGES = 4
 LIMIT_S = 300.0
 HIT_S = 120.0
 LOOK_AGAIN_S = 8
-IMAGES = ("localhost/podfleet-node:dev", "localhost/podfleet-node:next")
 LAUNCHERS = (b"podfleet.launcher", b"pulumi.dynamic")
-POD_TYPE = "pulumi-python:dynamic/runpod:Pod"
 QUICK = {**SETTINGS, "bootstrap": "none", "reconcileSeconds": LOOK_AGAIN_S}
-
-GROW = Update((Size(0),), Size(2))
-SHRINK = Update((Size(2),), Size(1))
-SWAP = Update((Size(1),), Size(1, image=1))
-END = Update((Size(1),), None)
-
-
-def engine_points() -> list[Point]:
-    """Each name once; all names begin with `engine: `."""
-    return [point for made in (_kills(), _late(), _faults()) for point in made]
-
-
-def _kills() -> Iterator[Point]:
-    before, after = "before", "after"
-    spots: dict[Victim, Sequence[tuple[Update, str, str, int]]] = {
-        Victim.ENGINE: (
-            (GROW, "pods.list", before, 2),
-            (GROW, "pods.create", before, 1),
-            (GROW, "pods.create", after, 1),
-            (GROW, "pods.create", after, 2),
-            (SHRINK, "pods.delete", before, 1),
-            (SHRINK, "pods.delete", after, 1),
-            (SWAP, "pods.delete", after, 1),
-            (SWAP, "pods.create", after, 1),
-            (END, "pods.delete", after, 1),
-            (END, "secrets.delete", after, 1),
-        ),
-        Victim.PROVIDER: (
-            (GROW, "pods.create", after, 1),
-            (GROW, "pods.create", before, 2),
-            (SHRINK, "pods.delete", after, 1),
-            (SWAP, "pods.create", after, 1),
-            (END, "pods.delete", before, 1),
-        ),
-        Victim.CLOUD: (
-            (GROW, "pods.create", before, 1),
-            (GROW, "pods.create", after, 2),
-            (SHRINK, "pods.delete", after, 1),
-            (SWAP, "pods.delete", before, 1),
-            (END, "pods.delete", after, 1),
-        ),
-    }
-    for victim, places in spots.items():
-        for update, op, phase, nth in places:
-            fault = at(op, phase, nth, action="hold")
-            if victim is Victim.CLOUD:
-                dies = "cloud-dies" if phase == before else "cloud-dies-after"
-                fault = Fault(fault.text, {"kind": dies, "op": op, "nth": nth})
-            yield from _both(update, fault, victim=victim)
-
-
-def _late() -> Iterator[Point]:
-    for delay_s, defaults in ((6.0, False), (15.0, True)):
-        fault = named("create-late", 1, f" by {delay_s:g} s", delay_s=delay_s)
-        yield from _both(GROW, fault, victim=Victim.ENGINE, looks=True, defaults=defaults)
-
-
-def _faults() -> Iterator[Point]:
-    creates: dict[str, dict[str, Any]] = {
-        "create-then-500": {},
-        "create-then-hang": {"delay_s": 3.0},
-        "create-then-drop": {},
-        "create-twice": {},
-        "create-hidden": {"delay_s": 0.1},
-        "list-stale-once": {},
-    }
-    for name, more in creates.items():
-        yield from _both(GROW, named(name, 1, **more))
-    for name in ("rate-limited", "cloudflare-502"):
-        yield from _both(GROW, Fault(f"{name} at pods.create", {"kind": name, "op": "pods.create"}))
-    for name in ("delete-stays", "delete-404"):
-        yield from _both(SHRINK, named(name, 1))
-    yield from _both(GROW, named("boot-error", 1), ends_in="ERROR")
-    for name, ends_in in (("host-gone", "TERMINATED"), ("spot-preempt", "EXITED")):
-        yield from _both(GROW, named(name, 1), later=True, ends_in=ends_in)
-
-
-def _both(update: Update, fault: Fault, **more: Any) -> Iterator[Point]:
-    for then in Then:
-        yield Point(update, fault, then, real=True, **more)
-
-
-@dataclass
-class Scene:
-    """A stage with its stack, its emulator and what lives there between two points."""
-
-    stage: Stage
-    foreign: set[str] = field(default_factory=set)
-    size: Size | None = None
-    rests_until_s: float = 0.0
-
-    @property
-    def fleet(self) -> Fleet:
-        return Fleet(self.stage)
-
-    @property
-    def state(self) -> Path:
-        return self.stage.project / ".podfleet" / "state" / ".pulumi"
-
-    def open(self) -> None:
-        self.stage.lay()
-        facts = {**FACTS, "state": "kept", "boot_s": 0.1}
-        (self.stage.folder / "facts.yaml").write_text(json.dumps(facts))
-        self.start_cloud()
-        self.plant(f"{PREFIX}theirs-01-{'0' * 8}", "local-ffffffff")
-        self.plant(f"theirs-slot-01-{'0' * 8}", self.uid)
-
-    def close(self) -> None:
-        self.fleet.end_leftovers()
-        self.stage.stop_cloud()
-
-    def start_cloud(self) -> None:
-        self.stage.start_cloud("--facts", str(self.stage.folder / "facts.yaml"))
-
-    def cloud_pid(self) -> int:
-        return int(json.loads((self.stage.folder / "cloud" / "localcloud.json").read_text())["pid"])
-
-    def plant(self, name: str, uid: str) -> None:
-        body = {"name": name, "image": "x", "gpu": {"id": "NVIDIA A40"}, "disk": 5, "env": {"PODFLEET_UID": uid}}
-        self.foreign.add(str(self.stage.cloud("/v2/pods", "POST", json=body)["id"]))
-
-    @property
-    def uid(self) -> str:
-        self.stage.env  # noqa: B018 - `podfleet env` makes the uid
-        return str(self._config()["podfleet:uid"])
-
-    def write(self, size: Size, reconcile_s: int | None) -> None:
-        """Into the stack file, without an engine."""
-        values = {"pods": size.pods, "image": IMAGES[size.image], "reconcileSeconds": reconcile_s, "slots": None}
-        config = {**self._config(), **{f"podfleet:{key}": value for key, value in values.items()}}
-        config = {key: value for key, value in config.items() if value is not None}
-        text = yaml.safe_dump({**self._file(), "config": config}, sort_keys=False)
-        self.stage.stack_file.write_text(text)
-
-    def _config(self) -> dict[str, Any]:
-        return dict(self._file()["config"])
-
-    def _file(self) -> dict[str, Any]:
-        return dict(yaml.safe_load(self.stage.stack_file.read_text()))
-
-    def known(self) -> list[str]:
-        """Ids of the pods in the engine's state."""
-        file = self.state / "stacks" / "podfleet" / f"{STACK}.json"
-        try:
-            latest = json.loads(file.read_text())["checkpoint"]["latest"] or {}
-        except (OSError, ValueError):
-            return []
-        return [found["id"] for found in latest.get("resources") or () if found["type"] == POD_TYPE and "id" in found]
-
-    def own(self) -> None:
-        """The ledger learns what the state knows."""
-        self.stage.cloud("/_emu/ledger/owned", "POST", json={"ids": self.known(), "prefix": PREFIX})
-
-    def books(self) -> Books:
-        return Books.of(self.stage.cloud("/_emu/ledger"), PREFIX, self.foreign)
-
-    def all_pods(self) -> list[dict[str, Any]]:
-        return list(self.stage.cloud("/_emu/pods")["pods"])
-
-    def canaries(self) -> Canaries:
-        env = self.stage.env
-        private = self.stage.pulumi("config", "get", "podfleet:sshPrivateKey").stdout
-        line = max((each for each in private.splitlines() if not each.startswith("warning")), key=len)
-        return Canaries((env["RUNPOD_API_KEY"], env["TAILSCALE_API_KEY"], line, "tskey-auth-"))
 
 
 @dataclass
@@ -356,7 +187,7 @@ class EngineTrial:
 
     def _arm(self) -> str:
         order = dict(self.point.fault.order)
-        if self.point.ends_in:
+        if self.point.fault.strikes_pods:
             order["name_contains"] = f"{PREFIX}slot-"
         return self.scene.fleet.fault(**order)
 
@@ -445,8 +276,3 @@ class _Rotation:
 
 def _last_lines(log: Path) -> str:
     return " | ".join(log.read_text().splitlines()[-4:])
-
-
-def remove(folder: Path) -> None:
-    """What the stages have left."""
-    shutil.rmtree(folder, ignore_errors=True)

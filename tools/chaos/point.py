@@ -62,10 +62,11 @@ UPDATES = (*SCALE, SWAP, REFRESH, ACCOUNT, DESTROY)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An order for the emulator's fault table; `text` names it."""
+    """An order for the emulator's fault table; `text` names it. `strikes_pods`: which ones, is said by their names."""
 
     text: str
     order: Mapping[str, Any] = field(hash=False)
+    strikes_pods: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -174,6 +173,3 @@ class RemotePort:
             waiting.set_exception(StepFailed(reply["error"]))
         else:
             waiting.set_result(Answer(**reply["answer"]))
-
-
-Call = Callable[[Ask], Answer]

@@ -44,19 +44,6 @@ QUICK: dict[str, Any] = {  # in seconds of the provider's clock, of which PACE p
     "reconcile_s": 5.0,
     "drain_deadline_s": 10.0,
 }
-BY_NAME = ("pods.boot", "pods.run")
-KINDS_BY_NAME = (
-    "page-lost",
-    "boot-null",
-    "boot-error",
-    "boot-exited",
-    "driver-old",
-    "secret-missing",
-    "host-death",
-    "host-gone",
-    "spot-preempt",
-    "port-change",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +256,7 @@ class Trial:
 
     def _arm(self) -> str:
         order = dict(self.point.fault.order)
-        if order.get("kind") in KINDS_BY_NAME or order.get("op") in BY_NAME:
+        if self.point.fault.strikes_pods:
             order["name_contains"] = self._slots
         answer = self.account.cloud.control.post("/_emu/faults", json=order)
         _require(answer.is_success, f"the emulator does not know this fault: {answer.text}")
