@@ -115,6 +115,7 @@ class EngineTrial:
                 scene.start_cloud()
             return
         wait_for(lambda: scene.fleet.was_hit(fault, since) or engine.poll() is not None, HIT_S, 0.05)
+        self._look_for_secrets()
         if victim is Victim.PROVIDER:
             for launcher in self._launchers():
                 os.kill(launcher, signal.SIGKILL)
@@ -152,8 +153,14 @@ class EngineTrial:
             if (now := self.scene.known()) != known:
                 known = now
                 self.scene.own()
+                self._look_for_secrets()
             time.sleep(0.1)
         self.scene.own()
+
+    def _look_for_secrets(self) -> None:
+        """While the engine and its children run."""
+        seen = [f"a secret stands in the arguments of process {pid}" for pid in self.canaries.in_processes()]
+        self.problems += [problem for problem in seen if problem not in self.problems]
 
     # What they need
 

@@ -99,4 +99,4 @@ class Scene:
         env = self.stage.env
         private = self.stage.pulumi("config", "get", "podfleet:sshPrivateKey").stdout
         line = max((each for each in private.splitlines() if not each.startswith("warning")), key=len)
-        return Canaries((env["RUNPOD_API_KEY"], env["TAILSCALE_API_KEY"], line, "tskey-auth-"))
+        return Canaries((env["RUNPOD_API_KEY"], env["TAILSCALE_API_KEY"], line), patterns=("tskey-auth-",))

@@ -180,6 +180,7 @@ class Trial:
         reached = wait_for(lambda: self._hits(fault_id) > 0 or running.poll() is not None, HIT_S)
         _require(reached, "neither was the fault hit nor did the engine end")
         self.fired = self._hits(fault_id) > 0
+        self.problems += leak_problems(self.canaries, self.folder)
         self._providers.add(running.provider_pid)
         if victim in (Victim.ENGINE, Victim.BOTH):
             running.kill_engine()

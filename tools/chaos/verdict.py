@@ -38,14 +38,15 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Canaries:
-    """Texts that no file, log or command line may hold."""
+    """Texts that no file, log or command line may hold; `patterns` are looked for in files alone."""
 
     texts: tuple[str, ...] = field(repr=False)
+    patterns: tuple[str, ...] = ()
 
     def in_files(self, folder: Path) -> list[str]:
         """Files below `folder` that hold one."""
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        return [str(path.relative_to(folder)) for path in files if self._in(path.read_bytes())]
+        return [str(path.relative_to(folder)) for path in files if self._in(_read(path), self.texts + self.patterns)]
 
     def in_processes(self) -> list[str]:
         """Command lines of this machine that hold one, by pid."""
@@ -56,12 +57,13 @@ class Canaries:
                     line = (entry / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if self._in(line):
+                if self._in(line, self.texts):
                     found.append(entry.name)
         return found
 
-    def _in(self, text: bytes) -> bool:
-        return any(canary.encode() in text for canary in self.texts)
+    @staticmethod
+    def _in(text: bytes, canaries: Sequence[str]) -> bool:
+        return any(canary.encode() in text for canary in canaries)
 
 
 def ours(pods: Pods, fleet: Fleet) -> list[Mapping[str, Any]]:
@@ -110,6 +112,14 @@ def leak_problems(canaries: Canaries, folder: Path) -> list[str]:
     """Secrets in state, logs, process arguments."""
     problems = [f"a secret stands in {name}" for name in canaries.in_files(folder)]
     return problems + [f"a secret stands in the arguments of process {pid}" for pid in canaries.in_processes()]
+
+
+def _read(path: Path) -> bytes:
+    """Nothing where it went between two looks: a draft that has become the state."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _listed(pods: Pods) -> str:
