@@ -101,13 +101,18 @@ def test_a_destroy_deletes_dependents_first(cloud: Cloud, state: StateFile) -> N
 
 
 def test_one_failure_begins_nothing_new_and_saves_what_is_under_way(cloud: Cloud, state: StateFile) -> None:
-    other_failed = threading.Event()
+    begun, failed = threading.Event(), threading.Event()
 
     def fail() -> None:
-        other_failed.set()
+        assert begun.wait(10)
+        failed.set()
         fails()
 
-    cloud.does = {"create slot-01": fail, "create slot-02": lambda: other_failed.wait(10) and None}
+    def last() -> None:
+        begun.set()
+        assert failed.wait(10)
+
+    cloud.does = {"create slot-01": fail, "create slot-02": last}
     assert not up(cloud, state, Size(2))
     assert set(state.load()) == {"holdings", "secret", "guard", "slot-02"}
     assert "create sweep" not in cloud.asked
