@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import QUICK
 from localcloud.testing import RunningCloud, running
 from podfleet.providers.runpod.client import Access, RunpodClient
 from podfleet.providers.runpod.clock import RealClock
@@ -20,12 +19,15 @@ from podfleet.providers.runpod.settings import ProviderSettings
 from podfleet.providers.runpod.spend_rules import SpendLimits
 
 UID, MANY = "m-00000001", 24
+PRINTS_ITS_KEY = 'echo "podfleet-node host-key $(cat $PODFLEET_ROOT/etc/ssh/ssh_host_ed25519_key.pub)"; exec sleep 600'
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[RunningCloud]:
     """Room for all, pages for all."""
-    with running(tmp_path / "cloud", **{**QUICK, "page_size": 100, "stock_default": MANY}) as cloud:
+    command = ["sh", "-c", PRINTS_ITS_KEY]
+    quick = {"boot_s": 0.2, "ssh_s": 0.1, "grace_s": 1.0}
+    with running(tmp_path / "cloud", pod_command=command, stock_default=MANY, **quick) as cloud:
         yield cloud
 
 
