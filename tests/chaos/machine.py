@@ -48,6 +48,7 @@ QUICK: dict[str, Any] = {
     "poll_interval_s": 0.5,
     "reconcile_s": 2.0,
     "drain_deadline_s": 0.0,
+    "create_round_wait_s": 0.2,
 }
 LAG_S = 0.03  # below the absence interval ÷ PACE
 SLOTS = ("slot-01", "slot-02", "slot-03")

@@ -43,6 +43,7 @@ QUICK: dict[str, Any] = {  # in seconds of the provider's clock, of which PACE p
     "poll_interval_s": 1.0,
     "reconcile_s": 5.0,
     "drain_deadline_s": 10.0,
+    "create_round_wait_s": 1.0,
 }
 
 
