@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from podfleet.errors import SignalError
-from podfleet.urls import is_loopback
+from podfleet.signals.server import Server, Wire
 
-TIMEOUT_S = 10.0
-M = TypeVar("M", bound=BaseModel)
 NO_SUCH_ROUTE = frozenset({405, 501})
 
 
@@ -33,47 +28,31 @@ class Row:
     silent_s: float | None
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Node(_Wire):
+class _Node(Wire):
     id: str
     name: str
     status: str
     last_heartbeat: str | None = None
 
 
-class _Nodes(_Wire):
+class _Nodes(Wire):
     nodes: list[_Node]
 
 
-class _Stale(_Wire):
+class _Stale(Wire):
     id: str
 
 
-class _StaleNodes(_Wire):
+class _StaleNodes(Wire):
     nodes: list[_Stale]
 
 
-class NodeRegister:
+class NodeRegister(Server):
     """One server's. Every method raises SignalError when the answer is missing or not understood."""
-
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, transport=transport, trust_env=not is_loopback(url))
-
-    def __enter__(self) -> NodeRegister:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
 
     def rows(self, *, now_s: float, silence_s: float) -> tuple[Row, ...]:
         """All registrations; `silence_s` is the limit that matters, for servers whose times cannot be compared."""
-        nodes = self._nodes("/api/nodes", _Nodes, {}).nodes
+        nodes = self._read("/api/nodes", _Nodes).nodes
         silent = {node.id: _silent_s(node, now_s) for node in nodes}
         if any(silent_s is None for silent_s in silent.values()):
             stale = self._stale(silence_s)
@@ -96,22 +75,10 @@ class NodeRegister:
     def _stale(self, silence_s: float) -> frozenset[str] | None:
         """Ids of rows that the server has not heard for so long; None where it cannot be asked like that."""
         try:
-            nodes = self._nodes("/api/nodes/stale", _StaleNodes, {"offline_hours": silence_s / 3600}).nodes
+            nodes = self._read("/api/nodes/stale", _StaleNodes, {"offline_hours": silence_s / 3600}).nodes
         except SignalError:
             return None
         return frozenset(node.id for node in nodes)
-
-    def _nodes(self, path: str, model: type[M], params: dict[str, float]) -> M:
-        try:
-            answer = self._http.get(path, params=params)
-            answer.raise_for_status()
-            return model.model_validate_json(answer.content)
-        except httpx.HTTPStatusError as error:
-            raise SignalError(f"{self._url}{path} answered {error.response.status_code}") from None
-        except httpx.HTTPError as error:
-            raise SignalError(f"{self._url}{path}: {error or type(error).__name__}") from None
-        except ValidationError as error:
-            raise SignalError(f"{self._url}{path}: not understood: {error.errors()[0]['msg']}") from None
 
 
 def silences(rows: Iterable[Row]) -> dict[str, float | None]:

@@ -8,18 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import TypeVar
 
-import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from podfleet.errors import SignalError
 from podfleet.scaling import Demand
-from podfleet.urls import is_loopback
+from podfleet.signals.server import Server, Wire
 
-TIMEOUT_S = 10.0
-M = TypeVar("M", bound=BaseModel)
 ALL_JOBS: dict[str, str | int] = {"job_type": "transcribe", "limit": 100_000}
 
 
@@ -33,29 +25,25 @@ class Node:
     beat_s: float | None = None
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Job(_Wire):
+class _Job(Wire):
     status: str = "queued"
     attempts: int = 0
     max_attempts: int = 10
 
 
-class _Jobs(_Wire):
+class _Jobs(Wire):
     jobs: list[_Job]
 
 
-class _Counts(_Wire):
+class _Counts(Wire):
     running: int
 
 
-class _Status(_Wire):
+class _Status(Wire):
     transcribe_queue: _Counts
 
 
-class _Node(_Wire):
+class _Node(Wire):
     name: str
     status: str
     last_heartbeat: str | None = None
@@ -63,24 +51,12 @@ class _Node(_Wire):
     held_jobs: int | None = None  # podfleet's queue server tells it, cast2md does not
 
 
-class _Nodes(_Wire):
+class _Nodes(Wire):
     nodes: list[_Node]
 
 
-class QueueSignal:
+class QueueSignal(Server):
     """Reads one server. Every method raises SignalError when the answer is missing or not understood."""
-
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, transport=transport, trust_env=not is_loopback(url))
-
-    def __enter__(self) -> QueueSignal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
 
     def demand(self, *, now_s: float) -> Demand:
         """Claimable and running jobs, observed now."""
@@ -95,18 +71,6 @@ class QueueSignal:
         for row in self._read("/api/nodes", _Nodes).nodes:
             found.setdefault(row.name, []).append(row)
         return {name: _node(name, rows) for name, rows in found.items()}
-
-    def _read(self, path: str, model: type[M], params: dict[str, str | int] | None = None) -> M:
-        try:
-            answer = self._http.get(path, params=params)
-            answer.raise_for_status()
-            return model.model_validate_json(answer.content)
-        except httpx.HTTPStatusError as error:
-            raise SignalError(f"{self._url}{path} answered {error.response.status_code}") from None
-        except httpx.HTTPError as error:
-            raise SignalError(f"{self._url}{path}: {error or type(error).__name__}") from None
-        except ValidationError as error:
-            raise SignalError(f"{self._url}{path}: not understood: {error.errors()[0]['msg']}") from None
 
 
 def _node(name: str, rows: list[_Node]) -> Node:

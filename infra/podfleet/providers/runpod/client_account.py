@@ -5,6 +5,7 @@ Base of `client.RunpodClient`, which sends; nobody else makes one.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -31,7 +32,7 @@ from podfleet.providers.runpod.wire_account import (
 BALANCE_QUERY = "query { myself { clientBalance currentSpendPerHr } }"
 
 
-class AccountCalls:
+class AccountCalls(ABC):
     """A method per endpoint. Creates are sent once: ApiUnavailable with `maybe_done` means, it may be there."""
 
     # Account secrets
@@ -121,18 +122,21 @@ class AccountCalls:
 
     # What the client brings
 
+    @abstractmethod
     def _pages(self, path: str, model: type[Model], params: Mapping[str, str]) -> Iterator[Model]:
-        raise NotImplementedError
+        """All pages of a list."""
 
+    @abstractmethod
     def _send(self, method: str, path: str, *, json: JsonObject | None = None) -> httpx.Response:
-        raise NotImplementedError
+        """One request that has succeeded."""
 
+    @abstractmethod
     def _delete(self, path: str) -> bool:
-        raise NotImplementedError
+        """False where there is nothing any more."""
 
+    @abstractmethod
     def _graphql(self, query: str) -> httpx.Response:
         """One request, whatever the answer."""
-        raise NotImplementedError
 
 
 def _rfc3339(at_s: float) -> str:

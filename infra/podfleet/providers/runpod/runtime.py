@@ -87,30 +87,16 @@ def build(
     drain = Drain(read_logs, private_key=settings.ssh_private_key, deadline_s=settings.drain_deadline_s)
     ending = Ending(client, census, drain, engine, clock)
     pause_s = min(MAX_RECONCILE_PAUSE_S, settings.poll_interval_s)
-    spend = SpendGuard(
-        settings.limits,
-        census,
-        Bills(client, clock),
-        lambda uid: book_in(settings.state_dir, uid, clock),
-        clock,
-        terms_of(absence_interval_s=settings.absence_interval_s, reconcile_s=settings.reconcile_s),
-    )
+    spend = _spend_guard(settings, client, census, clock)
     lookup = Lookup(clock, settings.reconcile_s, pause_s)
     volumes = VolumeCore(client, lookup, engine, clock)
-    policy = RentPolicy(
-        settings.reconcile_s,
-        pause_s,
-        settings.max_runtime_s,
-        rounds=settings.create_rounds,
-        round_wait_s=settings.create_round_wait_s,
-        rules=settings.rules,
-        avoid=settings.avoid,
-    )
     catalogue = Catalogue(client, clock, max_age_s=settings.poll_interval_s)
     return Runtime(
         client=client,
         census=census,
-        pods=PodCore(client, census, ending, engine, clock, policy, Means(catalogue, spend, jitter)),
+        pods=PodCore(
+            client, census, ending, engine, clock, _rent_policy(settings, pause_s), Means(catalogue, spend, jitter)
+        ),
         guard=GuardCore(census, ending, lambda: uuid.uuid4().hex, _late_looks(settings, clock)),
         sweep=SweepCore(census, ending),
         reachable=ReachableCore(
@@ -122,6 +108,29 @@ def build(
         volumes=volumes,
         leftovers=LeftoverCore(client, volumes.delete),
         ending=ending,
+    )
+
+
+def _spend_guard(settings: ProviderSettings, client: RunpodClient, census: Census, clock: Clock) -> SpendGuard:
+    return SpendGuard(
+        settings.limits,
+        census,
+        Bills(client, clock),
+        lambda uid: book_in(settings.state_dir, uid, clock),
+        clock,
+        terms_of(absence_interval_s=settings.absence_interval_s, reconcile_s=settings.reconcile_s),
+    )
+
+
+def _rent_policy(settings: ProviderSettings, pause_s: float) -> RentPolicy:
+    return RentPolicy(
+        settings.reconcile_s,
+        pause_s,
+        settings.max_runtime_s,
+        rounds=settings.create_rounds,
+        round_wait_s=settings.create_round_wait_s,
+        rules=settings.rules,
+        avoid=settings.avoid,
     )
 
 

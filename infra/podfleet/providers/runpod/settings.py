@@ -114,17 +114,21 @@ def read_settings(environ: Mapping[str, str], config: Callable[[str], object]) -
         interrupted_at_s=_seconds(environ.get(INTERRUPTED_VARIABLE, "")),
         min_cuda_version=str(DEFAULT_FLOOR if (floor := config(FLOOR)) is None else floor),  # empty: any
     )
-    owner, uid = environ.get(STACK_VARIABLE), text("uid")
-    if owner and uid and uid.rsplit("-", 1)[0] != owner:
-        problems.append(
-            f"this shell has the environment of stack {owner}, not of {uid}: "
-            f'run eval "$(podfleet env {uid.rsplit("-", 1)[0]})"'
-        )
+    if foreign := _foreign_shell(environ.get(STACK_VARIABLE, ""), settings.uid):
+        problems.append(foreign)
     if not settings.base_url.startswith(("http://", "https://")):
         problems.append(f"{NAMESPACE}:runpodUrl must begin with http:// or https://")
     if problems:
         raise ConfigError("; ".join(problems))
     return settings
+
+
+def _foreign_shell(owner: str, uid: str) -> str:
+    """Why a shell with the environment of stack `owner` may not work for `uid`; empty where it may."""
+    stack = uid.rsplit("-", 1)[0]
+    if not owner or not uid or stack == owner:
+        return ""
+    return f'this shell has the environment of stack {owner}, not of {uid}: run eval "$(podfleet env {stack})"'
 
 
 def _seconds(text: str) -> float:
