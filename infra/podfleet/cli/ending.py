@@ -14,7 +14,7 @@ from podfleet.errors import ProviderError
 from podfleet.workspace import find
 
 if TYPE_CHECKING:
-    from podfleet.sweeping import Report
+    from podfleet.sweeping.sweeper import Report
     from podfleet.workspace import Workspace
 
 SECONDS_PER_MINUTE = 60.0
@@ -47,8 +47,8 @@ def sweep(
 
 
 def _round(workspace: Workspace, *, end: bool, as_json: bool, watch: bool) -> int:
-    from podfleet.sweeping import NOT_ENDED, sweeper
-    from podfleet.sweeping_table import report_object, show_report
+    from podfleet.sweeping.sweeper import NOT_ENDED, sweeper
+    from podfleet.sweeping.table import report_object, show_report
 
     try:
         with sweeper(workspace, environment_of(workspace), show=tell) as each:

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from podfleet import sweeping
 from podfleet.errors import SignalError, StillThere
 from podfleet.providers.runpod.wire import PodView
 from podfleet.signals.nodes import NodeRegister, Row, silences
 from podfleet.signals.tailnet import TailnetDevices, has_credentials
-from podfleet.sweeping import Sweeper
-from podfleet.sweeping_look import Finding, Look
+from podfleet.sweeping import sweeper
+from podfleet.sweeping.looks import Finding, Look
+from podfleet.sweeping.sweeper import Sweeper
 from podfleet.workspace import Workspace
 
 APART_MINUTES = 3.0
@@ -126,7 +126,7 @@ def test_a_lock_that_lies_elsewhere_is_asked_for_before_anything_is_ended(
     ended: list[str],
     note: str,
 ) -> None:
-    monkeypatch.setattr(sweeping, "refresh_root", lambda *_: answer)
+    monkeypatch.setattr(sweeper, "refresh_root", lambda *_: answer)
     report = make(look(pod("p"), root="urn:root"), look(pod("p"), root="urn:root")).sweep(end=True)
     assert hands.ended == ended
     assert all(note in each for each in report.notes)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from podfleet.providers.runpod.client import Access, Patience, RunpodClient
+from podfleet.providers.runpod.core import RentSpec
 from podfleet.providers.runpod.engine import NoEngine
 from podfleet.providers.runpod.runtime import Runtime, build
 from podfleet.providers.runpod.settings import ProviderSettings
@@ -22,6 +23,21 @@ CAPACITY = (
     "There are no longer any instances available with the requested specifications. Please refresh and try again."
 )
 Answer = Callable[[httpx.Request], httpx.Response]
+UID = "dev-00000001"
+SPEC = RentSpec(
+    name="podfleet-dev-slot-01-0badcafe",
+    uid=UID,
+    slot="slot-01",
+    spec_hash="0badcafe",
+    image="img:1",
+    gpu_types=("GPU A", "GPU B"),
+    cloud="SECURE",
+    data_center_ids=(),
+    min_cuda_version="12.8",
+    disk_gb=20,
+    ports=("22/tcp",),
+    env={"PODFLEET_NODE_NAME": "n"},
+)
 
 
 class FakeClock:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runpod_fakes import CAPACITY, Answer, FakeClock, FakeRunpod, client_of, lost, problem, runtime_of
+from runpod_fakes import CAPACITY, SPEC, UID, Answer, FakeClock, FakeRunpod, client_of, lost, problem, runtime_of
 
 from podfleet.errors import (
     ApiUnavailable,
@@ -22,25 +22,10 @@ from podfleet.errors import (
     RequestRejected,
     StillThere,
 )
-from podfleet.providers.runpod.core import RentSpec, diff
+from podfleet.providers.runpod.core import diff
 from podfleet.providers.runpod.runtime import build
 from podfleet.providers.runpod.settings import ProviderSettings
 
-UID = "dev-00000001"
-SPEC = RentSpec(
-    name="podfleet-dev-slot-01-0badcafe",
-    uid=UID,
-    slot="slot-01",
-    spec_hash="0badcafe",
-    image="img:1",
-    gpu_types=("GPU A", "GPU B"),
-    cloud="SECURE",
-    data_center_ids=(),
-    min_cuda_version="12.8",
-    disk_gb=20,
-    ports=("22/tcp",),
-    env={"PODFLEET_NODE_NAME": "n"},
-)
 NO_ROOM: Answer = lambda _: problem(400, CAPACITY)  # noqa: E731
 
 

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import httpx
 import pytest
+import runpod_fakes
 from hypothesis import given
 from hypothesis import strategies as st
-from runpod_fakes import FakeClock, FakeRunpod, client_of, lost, runtime_of
+from runpod_fakes import UID, FakeClock, FakeRunpod, client_of, lost, runtime_of
 
 from podfleet.errors import Interrupted, OtherFleetFound
 from podfleet.providers.runpod import census, clock, core, drain, ending, engine, pacing
 from podfleet.providers.runpod.census import Snapshot
 from podfleet.providers.runpod.clock import RealClock
-from podfleet.providers.runpod.core import RentSpec
 from podfleet.providers.runpod.engine import EngineWatch
 from podfleet.providers.runpod.importing import imported
 from podfleet.providers.runpod.runtime import build
@@ -28,20 +28,7 @@ from podfleet.providers.runpod.ssh_port import answers
 from podfleet.providers.runpod.stopping import Stopping
 from podfleet.providers.runpod.wire import PodView, SshAddress
 
-UID = "dev-00000001"
-SPEC = RentSpec(
-    name="podfleet-dev-slot-01-0badcafe",
-    uid=UID,
-    slot="slot-01",
-    spec_hash="0badcafe",
-    image="img:1",
-    gpu_types=("GPU A", "GPU B"),
-    cloud="SECURE",
-    data_center_ids=(),
-    min_cuda_version="",
-    disk_gb=20,
-    ports=(),
-)
+SPEC = replace(runpod_fakes.SPEC, min_cuda_version="", ports=(), env={})
 
 
 @pytest.fixture

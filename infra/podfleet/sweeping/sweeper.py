@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 from podfleet.config import PodfleetConfig
 from podfleet.errors import EngineError, PodfleetError, StackLocked
-from podfleet.orphans import span
 from podfleet.providers.runpod.clock import Clock, RealClock
 from podfleet.providers.runpod.runtime import Runtime
 from podfleet.signals.nodes import NodeRegister
 from podfleet.signals.tailnet import TailnetDevices
 from podfleet.stackcloud import stack_cloud
 from podfleet.state import is_locked, refresh_root
-from podfleet.sweeping_look import SECONDS_PER_MINUTE, Finding, Look, Looker
+from podfleet.sweeping.looks import SECONDS_PER_MINUTE, Finding, Look, Looker
+from podfleet.sweeping.orphans import span
 from podfleet.workspace import Workspace
 
 NOTHING, NOT_ENDED = 0, 3  # exit codes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podfleet.orphans import Kind, PodFacts, Rules, Signals, is_account_name, is_node_name, judge
+from podfleet.sweeping.orphans import Kind, PodFacts, Rules, Signals, is_node_name, judge
 
 UID, PREFIX = "prod-0badcafe", "podfleet-prod-"
 RULES = Rules(UID, PREFIX, min_age_s=900, silence_s=600, boot_s=2100)
@@ -148,8 +148,3 @@ def test_names_of_ours_are_told_from_those_of_a_stack_that_begins_alike() -> Non
     assert not is_node_name(f"{PREFIX}eu-slot-01-0badcafe", PREFIX)
     assert not is_node_name(f"{PREFIX}slot-01", PREFIX)
     assert not is_node_name("slot-01-0badcafe", "")
-    assert is_account_name(f"{PREFIX}tailnet-0badcafe", prefix=PREFIX, mark="0badcafe")
-    assert is_account_name(f"{PREFIX}registry-0badcafe-12345678", prefix=PREFIX, mark="0badcafe")
-    assert not is_account_name(f"{PREFIX}tailnet-ffffffff", prefix=PREFIX, mark="0badcafe")
-    assert not is_account_name("other-tailnet-0badcafe", prefix=PREFIX, mark="0badcafe")
-    assert not is_account_name(f"{PREFIX}tailnet-0badcafe", prefix=PREFIX, mark="")

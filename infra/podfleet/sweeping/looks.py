@@ -1,4 +1,4 @@
-"""One look for orphans: pods, and what is left of pods elsewhere. Called by `sweeping`; changes nothing.
+"""One look for orphans: pods, and what is left of pods elsewhere. Called by `sweeper`; changes nothing.
 
 The order matters: first the cloud's list, then the lock, then the state. What is on the list was there before the lock
 was looked at, so an update that begins in between has not made it.
@@ -14,14 +14,14 @@ from podfleet import processes
 from podfleet.acl import POD_TAG
 from podfleet.config import PodfleetConfig
 from podfleet.errors import ProviderError, SignalError, StateUnreadable
-from podfleet.orphans import Kind, PodFacts, Rules, Signals, Verdict, is_account_name, is_node_name, judge, span
-from podfleet.podspec import secret_name, secret_reference
+from podfleet.podspec import is_account_name, secret_reference
 from podfleet.providers.runpod.clock import Clock
 from podfleet.providers.runpod.runtime import Runtime
 from podfleet.providers.runpod.wire import PodView
 from podfleet.signals.nodes import NodeRegister, Row, silences
 from podfleet.signals.tailnet import KEY, TailnetDevices, has_credentials
 from podfleet.state import StateFolder, StateView, read_state, state_folder
+from podfleet.sweeping.orphans import Kind, PodFacts, Rules, Signals, Verdict, is_node_name, judge, span
 from podfleet.workspace import Workspace
 
 DEVICE_OFFLINE_S = 3600.0  # a pod that comes back is back long before
@@ -201,9 +201,9 @@ class Looker:
 
     def _listed(self, what: str, ask: Callable[[], tuple[T, ...]], state: _State) -> list[T]:
         """Those of our names that the state does not know; none, with a note, where that cannot be told."""
-        mark = secret_name("", "", self._config.uid, "").rsplit("-", 1)[1]
+        prefix, uid = self._workspace.prefix, self._config.uid
         try:
-            ours = [each for each in ask() if is_account_name(each.name, prefix=self._workspace.prefix, mark=mark)]
+            ours = [each for each in ask() if is_account_name(each.name, prefix=prefix, uid=uid)]
         except ProviderError as error:
             self._notes.append(f"{what}: not looked at ({error})")
             return []

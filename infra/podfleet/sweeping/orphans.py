@@ -1,4 +1,4 @@
-"""Is this pod an orphan? Facts in, verdict with its reason out. Pure. Called by `sweeping`.
+"""Is this pod an orphan? Facts in, verdict with its reason out. Pure. Called by `looks`.
 
 An orphan is ours, old enough, and: not in the state, where the state can be read; else silent while no update is at
 work; or past the end of its life that was written into it at create. A signal that cannot be read never ends a pod,
@@ -90,11 +90,6 @@ def is_ours(pod: PodFacts, rules: Rules) -> bool:
 def is_node_name(name: str, prefix: str) -> bool:
     """The name of a pod of ours, as a host or a node has it; a tailnet numbers those that come twice."""
     return bool(prefix) and name.startswith(prefix) and NODE.fullmatch(name.removeprefix(prefix)) is not None
-
-
-def is_account_name(name: str, *, prefix: str, mark: str) -> bool:
-    """A fixed name of ours in the account, for a secret, a login or a volume: with the mark of our uid in it."""
-    return bool(prefix and mark) and name.startswith(prefix) and mark in name.removeprefix(prefix).split("-")
 
 
 def _by_the_state(pod: PodFacts, signals: Signals) -> Verdict:

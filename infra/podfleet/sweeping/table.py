@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from podfleet.sweeping import Report
+from podfleet.sweeping.sweeper import Report
 
 COLUMNS = ("what", "name", "id", "reason", "$/h", "by tomorrow", "")
 WIDTH = 200  # where there is no terminal to ask
